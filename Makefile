@@ -1,0 +1,57 @@
+# `make demo` and `make test` do all their set-up themselves. Only make, git and a Python 3.11 or newer must be there.
+# Standard output belongs to the program that is run (`make demo ARGS="--output json"`); set-up speaks on standard error.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+MAKEFLAGS += --no-print-directory
+# The first that runs and is new enough: a name on PATH alone proves neither.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+.PHONY: demo test lint format venv clean help
+
+help:
+	@echo "make demo [ARGS=...]   set up, then replay a year of flights on local servers (ARGS=--help for its options)"
+	@echo "make test [ARGS=...]   set up, then run every test (ARGS are pytest's)"
+	@echo "make lint | format     ruff, mypy, import-linter | let ruff format"
+	@echo "make clean             remove the virtual environment, caches and local servers' data"
+
+demo: $(VENV)/.stamp-demo
+	@exec $(BIN)/headrace demo $(ARGS)
+
+test: $(VENV)/.stamp-dev
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.stamp-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict -p headrace
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.stamp-dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+venv: $(VENV)/.stamp-dev
+
+# One environment; a stamp for each set of extras says whether pyproject.toml changed since. dev holds all of demo.
+$(VENV)/.stamp-dev: pyproject.toml
+	$(call install,dev)
+	@touch $(VENV)/.stamp-demo $@
+
+$(VENV)/.stamp-demo: pyproject.toml
+	$(call install,demo)
+	@touch $@
+
+define install
+	@test -n "$(PYTHON)" || { echo "headrace: expected Python 3.11 or newer on PATH, found none. Install one (https://www.python.org/downloads), or run: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "headrace: installing .[$(1)] into $(VENV) (several minutes the first time: torch is large)" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(1)]' >&2
+endef
+
+# The servers first: without their state file nobody could stop them any more.
+clean:
+	@if [ -x $(BIN)/headrace ] && [ -d .headrace ]; then $(BIN)/headrace down >&2; fi
+	rm -rf $(VENV) .headrace build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

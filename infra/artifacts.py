@@ -1,0 +1,69 @@
+"""Manifests and ONNX bytes in chunks on `headrace.artifacts`, found by partition and offset, verified when read."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from headrace.infra.names import ARTIFACTS
+from headrace.infra.settings import Settings
+from headrace.infra.topic_reader import TopicReader
+from headrace.models.errors import BrokerUnavailable, RegistryRefused
+from headrace.models.manifest import Blob
+
+_CHUNK = 512 * 1024  # bytes: under the broker's default of 1 MB a record
+_LIMIT = 256 * 1024 * 1024  # bytes of one artifact: checked before anything is allocated for it
+
+
+def write_blob(producer: Any, topic: str, data: bytes) -> Blob:
+    """Produces the chunks inside the producer's open transaction and waits for their offsets."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    pieces = [data[at : at + _CHUNK] for at in range(0, len(data), _CHUNK)] or [b""]
+    first: list[Any] = []
+    for number, piece in enumerate(pieces):
+        report = _keep_offset(first) if number == 0 else None
+        producer.produce(topic, piece, _key(sha256, number), partition=0, on_delivery=report)
+    producer.flush(30)
+    if not first:
+        raise BrokerUnavailable(f"{topic}: the broker did not acknowledge an artifact of {len(data)} bytes")
+    return Blob(sha256=sha256, size=len(data), partition=0, offset=first[0], chunks=len(pieces))
+
+
+def _keep_offset(kept: list[int]) -> Callable[[Any, Any], None]:
+    def report(error: Any, message: Any) -> None:
+        if error is None:
+            kept.append(message.offset())
+
+    return report
+
+
+def _key(sha256: str, number: int) -> bytes:
+    return f"{sha256}/{number}".encode()
+
+
+class Artifacts:
+    """Reads blobs. Chunks of another writer's may lie between: they are told apart by their key."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._topic = settings, settings.prefixed(ARTIFACTS)
+
+    def read(self, blob: Blob) -> bytes:
+        if not 0 <= blob.size <= _LIMIT or not 1 <= blob.chunks <= _LIMIT // _CHUNK + 1 or blob.offset < 0:
+            raise RegistryRefused("bad_blob", f"expected up to {_LIMIT} bytes in chunks of {_CHUNK}, got {blob}")
+        wanted = {_key(blob.sha256, number): number for number in range(blob.chunks)}
+        pieces: dict[int, bytes] = {}
+        reader = TopicReader(self._settings, [self._topic], {(self._topic, blob.partition): blob.offset})
+        try:
+            while len(pieces) < blob.chunks and not reader.caught_up:
+                for message in reader.poll(1.0, limit=100):
+                    if (number := wanted.get(message.key() or b"")) is not None:
+                        pieces.setdefault(number, message.value() or b"")
+        finally:
+            reader.close()
+        if len(pieces) < blob.chunks:
+            raise RegistryRefused(
+                "missing_chunks", f"{blob.chunks - len(pieces)} of {blob.chunks} are not on the topic"
+            )
+        data = b"".join(pieces[number] for number in range(blob.chunks))
+        if len(data) != blob.size or hashlib.sha256(data).hexdigest() != blob.sha256:
+            raise RegistryRefused("bad_hash", f"expected {blob.size} bytes with sha256 {blob.sha256}, got {len(data)}")
+        return data

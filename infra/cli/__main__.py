@@ -1,0 +1,3 @@
+from headrace.infra.cli.app import main
+
+main()

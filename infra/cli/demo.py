@@ -1,0 +1,35 @@
+"""`headrace demo`."""
+
+from typing import Annotated
+
+import typer
+
+from headrace.infra.cli.output import Output, OutputOption, err, print_json
+from headrace.infra.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    @app.command(epilog="Example: headrace demo --days 60 --output json")
+    def demo(
+        days: Annotated[int | None, typer.Option(help="stop after so many days of 2013", min=1)] = None,
+        speed: Annotated[float | None, typer.Option(help="event seconds a second, 3600: an hour a second")] = None,
+        slice_: Annotated[str | None, typer.Option("--slice", help="longest slice of event time, up to 2d")] = None,
+        workers: Annotated[int, typer.Option(help="worker processes", min=1)] = 1,
+        partitions: Annotated[int, typer.Option(help="partitions of the flights", min=1)] = 1,
+        keep: Annotated[bool, typer.Option("--keep", help="leave everything running until Ctrl-C")] = False,
+        output: OutputOption = Output.text,
+    ) -> None:
+        """A year of real flights through real Kafka and Redis: predictions, weekly retraining, hot swaps."""
+        from headrace.infra.demo.run import Options, run_demo  # noqa: PLC0415  heavy: only for this command
+
+        options = Options(
+            days=days,
+            speed=speed,
+            longest=slice_ or ("1h" if speed else "1d"),
+            workers=workers,
+            partitions=partitions,
+            keep=keep,
+        )
+        summary = run_demo(Settings.load(), options, err)
+        if output is Output.json:
+            print_json(summary)

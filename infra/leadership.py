@@ -1,0 +1,160 @@
+"""Kafka's side of the leader: the runs log as a group member, the registry as a reader, and the fenced transactions."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from headrace.infra.artifacts import Artifacts, write_blob
+from headrace.infra.kafka import consumer_config, producer_config
+from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS, Names
+from headrace.infra.settings import Settings
+from headrace.infra.topic_reader import TopicReader
+from headrace.models import manifest as manifests
+from headrace.models.manifest import Blob, Manifest
+from headrace.models.records import Promoted, Published, RegistryRecord, RunRecord
+from headrace.scheduler.leader import LeadershipLost
+
+_TRANSACTION_SECONDS = 30.0
+_BATCH = 1_000
+_decode = msgspec.json.Decoder(RunRecord).decode
+
+
+class KafkaRunsLog:
+    """All records from the beginning, whatever the group committed: the state is a fold over them. The group only
+    says who leads, and lends its generation to the writer's transactions."""
+
+    def __init__(self, settings: Settings, names: Names) -> None:
+        config = consumer_config(settings, names.pipeline.name + ".leader", enable_partition_eof=True)
+        self.consumer = Consumer(config)
+        self.position = 0
+        self._owns = self._at_end = False
+        topic = names.of(RUNS)
+        self.consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+
+    @property
+    def leads(self) -> bool:
+        return self._owns and self._at_end
+
+    def poll(self, seconds: float) -> Sequence[RunRecord]:
+        records = []
+        batch = self.consumer.consume(1, timeout=seconds)
+        batch += self.consumer.consume(_BATCH, timeout=0) if batch else []
+        for message in batch:
+            error = message.error()
+            if error is not None:
+                self._at_end = self._at_end or error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001
+                continue
+            self.position = message.offset() + 1
+            with suppress(msgspec.DecodeError):  # a record of somebody else's says nothing to us
+                records.append(_decode(message.value() or b""))
+        return records
+
+    def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            partition.offset = OFFSET_BEGINNING
+        consumer.incremental_assign(partitions)
+        self._owns, self._at_end = bool(partitions), False
+
+    def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_unassign(partitions)
+        self._owns = self._at_end = False
+
+
+class KafkaRegistry:
+    """The registry for one who asks now and then."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._reader = TopicReader(settings, [settings.prefixed(REGISTRY)])
+        self._artifacts = Artifacts(settings)
+
+    def catch_up(self) -> Sequence[bytes | None]:
+        values = [message.value() for batch in self._reader.until_end() for message in batch]
+        return [*values, *[message.value() for message in self._reader.poll(0)]]
+
+    def manifest(self, published: Published) -> Manifest:
+        return manifests.decode(self._artifacts.read(published.manifest))
+
+    def onnx(self, manifest: Manifest) -> bytes:
+        return self._artifacts.read(manifest.onnx)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class KafkaWriter:
+    """Transactions that carry the group's offsets: a leader that lost the group is refused by the broker."""
+
+    def __init__(self, settings: Settings, names: Names, log: KafkaRunsLog) -> None:
+        self._settings, self._names, self._log = settings, names, log
+        self._producer = Producer(
+            producer_config(
+                settings,
+                transactional_id=names.leader_transaction,
+                transaction_timeout_ms=60_000,
+                delivery_report_only_error=False,
+                linger_ms=0,
+                # every transaction waits for the one before it to be marked: by default 100 ms a try
+                retry_backoff_ms=5,
+                retry_backoff_max_ms=50,
+            )
+        )
+        self._fenced_before = False
+
+    def record(self, *records: RunRecord) -> None:
+        self._transaction(lambda: self._produce(records))
+
+    def publish(
+        self,
+        onnx: bytes,
+        manifest: Callable[[Blob], Manifest],
+        records: Callable[[Blob], Sequence[RegistryRecord | RunRecord]],
+    ) -> None:
+        """(1) ONNX chunks, (2) the manifest that points at them, (3) the records that point at it, (4) commit."""
+        topic = self._names.of(ARTIFACTS)
+
+        def write() -> None:
+            graph = write_blob(self._producer, topic, onnx)
+            place = write_blob(self._producer, topic, manifests.encode(manifest(graph)))
+            self._produce(records(place))
+
+        self._transaction(write)
+
+    def close(self) -> None:
+        self._producer.close()
+
+    def _produce(self, records: Sequence[RegistryRecord | RunRecord]) -> None:
+        for record in records:
+            topic = REGISTRY if isinstance(record, Published | Promoted) else RUNS
+            self._producer.produce(self._names.of(topic), msgspec.json.encode(record), record.pipeline.encode())
+
+    def _transaction(self, write: Callable[[], None]) -> None:
+        """Any failure ends this leadership: the next one begins with a new producer, whose epoch fences what is left
+        of this one (a commit that timed out may still happen, and then it is on record)."""
+        try:
+            if not self._fenced_before:
+                self._producer.init_transactions(_TRANSACTION_SECONDS)
+                self._fenced_before = True
+            self._producer.begin_transaction()
+            write()
+            place = TopicPartition(self._names.of(RUNS), 0, self._log.position)
+            self._producer.send_offsets_to_transaction(
+                [place], self._log.consumer.consumer_group_metadata(), _TRANSACTION_SECONDS
+            )
+            _again_while_retriable(lambda: self._producer.commit_transaction(_TRANSACTION_SECONDS))
+        except KafkaException as error:
+            with suppress(KafkaException):
+                self._producer.abort_transaction(_TRANSACTION_SECONDS)
+            raise LeadershipLost(f"{self._names.pipeline.name}: {error.args[0].str()}") from error
+
+
+def _again_while_retriable(call: Callable[[], None], times: int = 10) -> None:
+    for attempt in range(times):
+        try:
+            return call()
+        except KafkaException as error:
+            if not error.args[0].retriable() or attempt == times - 1:
+                raise
+    return None

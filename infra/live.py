@@ -1,0 +1,122 @@
+"""served + labels from Kafka → the live join: numbers for triggers, live metrics, and parked labels."""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from headrace.infra.kafka import consumer_config, producer_config
+from headrace.infra.names import Names
+from headrace.infra.settings import Settings
+from headrace.infra.topic_reader import Partition, TopicReader, partitions_of
+from headrace.models.errors import EventRejected
+from headrace.models.facts import DeadLettered, LiveMetric, Observer
+from headrace.models.metrics import measure
+from headrace.streams.codec import LabelDecoder, Rejected, clock_ms, decode_served
+from headrace.streams.dead_letters import dead_letters
+from headrace.streams.live_join import Joined, LiveJoin
+from headrace.streams.sink import Sink
+
+_RECENT_ROWS = 10_000  # joined rows that a live metric looks back on
+_REPORT_ROWS = 1_000  # newly joined rows between two reports
+_SLACK_MS = 3_600_000  # read back a little further than the horizon: clocks differ
+
+
+class LiveLabels:
+    """One per pipeline, in the leader. `poll` now and then; `count` includes all that is on the topics at the call."""
+
+    def __init__(self, settings: Settings, names: Names, observer: Observer) -> None:
+        pipeline = names.pipeline
+        self._names, self._observer, self._task = names, observer, pipeline.label.task
+        self._decoder = LabelDecoder(pipeline.label, pipeline.max_future_ms)
+        self._topics = [names.topics.served, names.labels]
+        self._group = Consumer(consumer_config(settings, f"{pipeline.name}.labels"))  # only for "parked through"
+        self._parked = self._parked_through(names.labels)
+        self._sink = Sink(lambda report: Producer(producer_config(settings, on_delivery=report)))
+        begin = self._begin(clock_ms() - pipeline.label.within_ms - _SLACK_MS)
+        self._reader = TopicReader(settings, self._topics, begin)
+        self.join = LiveJoin(pipeline.label)
+        self._recent: deque[Joined] = deque(maxlen=_RECENT_ROWS)
+        self._new = self._unreported = 0
+
+    def poll(self, seconds: float = 0.0) -> None:
+        self._take(self._reader.poll(seconds))
+
+    def count(self) -> int:
+        """Labels joined since `reset`, after everything that is on both topics now."""
+        ends = self._reader.ends()
+        while any(self._reader.positions[partition] < end for partition, end in ends.items() if end > 0):
+            before = dict(self._reader.positions)
+            self.poll(0.2)
+            if before == self._reader.positions and self._reader.caught_up:
+                break  # what is left are markers of transactions
+        return self._new
+
+    def reset(self) -> None:
+        self._new = 0
+
+    def close(self) -> None:
+        self._reader.close()
+        self._group.close()
+
+    def _take(self, messages: Sequence[Any]) -> None:
+        labels = []
+        for message in messages:
+            if message.topic() == self._names.labels:
+                labels.append(message)
+                continue
+            try:
+                self._keep(self.join.served(decode_served(message.value() or b"")))
+            except EventRejected:
+                continue  # nobody but headrace writes there
+        if labels:
+            _, rows, rejected = self._decoder.decode([message.value() for message in labels], clock_ms())
+            self._keep(self.join.labels(rows))
+            self._park(labels, rejected)
+
+    def _keep(self, joined: list[Joined]) -> None:
+        self._recent.extend(joined)
+        self._new += len(joined)
+        self._unreported += len(joined)
+        if self._unreported >= _REPORT_ROWS:
+            self._unreported = 0
+            labels = np.array([row.label for row in self._recent])
+            scores = np.array([row.score for row in self._recent])
+            for metric, value in measure(self._task, labels, scores).items():
+                name = self._names.pipeline.name
+                self._observer(LiveMetric(pipeline=name, metric=metric, value=value, rows=len(labels)))
+
+    def _park(self, labels: Sequence[Any], rejected: Sequence[Rejected]) -> None:
+        """(1) dead letters acknowledged, (2) "parked through" moved: a label is parked once, also over a restart."""
+        news = [(index, error) for index, error in rejected if self._is_new(labels[index])]
+        if news:
+            for record in dead_letters(self._names.topics.dead_letters, labels, news):
+                self._sink.produce(record)
+            self._sink.flush()
+            reasons = Counter(error.reason for _, error in news)
+            name = self._names.pipeline.name
+            self._observer(DeadLettered(pipeline=name, topic=self._names.labels, reasons=reasons))
+            for index, _ in news:
+                message = labels[index]
+                self._parked[message.topic(), message.partition()] = message.offset() + 1
+            places = [TopicPartition(*partition, offset) for partition, offset in self._parked.items() if offset > 0]
+            self._group.commit(offsets=places, asynchronous=False)
+
+    def _is_new(self, message: Any) -> bool:
+        return bool(message.offset() >= self._parked.get((message.topic(), message.partition()), 0))
+
+    def _parked_through(self, topic: str) -> dict[Partition, int]:
+        places = [TopicPartition(topic, number) for number in partitions_of(self._group, topic)]
+        return {(p.topic, p.partition): max(0, p.offset) for p in self._group.committed(places, timeout=30)}
+
+    def _begin(self, since_ms: int) -> dict[Partition, int]:
+        """Where the horizon begins, by the records' own timestamps; served rows and labels alike."""
+        asked = [
+            TopicPartition(topic, number, max(0, since_ms))
+            for topic in self._topics
+            for number in partitions_of(self._group, topic)
+        ]
+        found = self._group.offsets_for_times(asked, timeout=30)
+        return {(place.topic, place.partition): place.offset for place in found}

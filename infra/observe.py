@@ -1,0 +1,137 @@
+"""Facts → log lines and Prometheus metrics. Metric names have base units; every process serves them on its own port."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial, singledispatchmethod
+from time import time
+from typing import TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from headrace.models import facts
+from headrace.models.errors import PortTaken
+
+_LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_STAGES = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_log = logging.getLogger("headrace")
+
+
+class Metrics:
+    """An observer that counts. Label values come from fixed sets: pipelines, topics, reasons, stages."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self._predictions = counter("headrace_predictions", "Events predicted", ["pipeline", "version"])
+        self._stages = histogram("headrace_stage_seconds", "Of a chunk", ["stage"], buckets=_STAGES)
+        self._latency = histogram(
+            "headrace_latency_seconds",
+            "Append of the event to commit of its prediction",
+            ["topic"],
+            buckets=_LATENCY,
+
+        )
+        self._dead = counter("headrace_dead_letters", "Records parked", ["pipeline", "topic", "reason"])
+        self._lag = gauge("headrace_consumer_lag_records", "Behind the end", ["topic", "partition"])
+        self._swaps = counter("headrace_swaps", "Versions switched to", ["pipeline"])
+        self._swap_seconds = histogram(
+            "headrace_swap_seconds", "Promotion read to serving", ["pipeline"], buckets=_LATENCY
+        )
+        self._version = gauge("headrace_model_version", "Serving", ["pipeline"])
+        self._served_since = gauge("headrace_model_served_since_timestamp_seconds", "Last swap", ["pipeline"])
+        self._refused = counter("headrace_registry_refused", "Records, models refused", ["pipeline", "reason"])
+        self._side_rows = counter("headrace_side_rows", "Side rows applied", ["topic"])
+        self._runs = counter("headrace_training_runs", "By outcome", ["pipeline", "outcome"])
+        self._live = gauge("headrace_live_metric", "On labels that came later", ["pipeline", "metric"])
+
+    def __call__(self, fact: object) -> None:
+        self._take(fact)
+
+    @singledispatchmethod
+    def _take(self, fact: object) -> None:
+        """Facts that nobody counts."""
+
+    @_take.register
+    def _(self, fact: facts.Predicted) -> None:
+        self._predictions.labels(fact.pipeline, str(fact.version)).inc(fact.rows)
+        for stage, seconds in fact.seconds.items():
+            self._stages.labels(stage).observe(seconds)
+
+    @_take.register
+    def _(self, fact: facts.Acknowledged) -> None:
+        self._latency.labels(fact.topic).observe(fact.latency_seconds)
+
+    @_take.register
+    def _(self, fact: facts.DeadLettered) -> None:
+        for reason, count in fact.reasons.items():
+            self._dead.labels(fact.pipeline, fact.topic, reason).inc(count)
+
+    @_take.register
+    def _(self, fact: facts.Lag) -> None:
+        self._lag.labels(fact.topic, str(fact.partition)).set(fact.records)
+
+    @_take.register
+    def _(self, fact: facts.Swapped) -> None:
+        self._swaps.labels(fact.pipeline).inc()
+        self._swap_seconds.labels(fact.pipeline).observe(fact.seconds)
+        self._version.labels(fact.pipeline).set(fact.version)
+        self._served_since.labels(fact.pipeline).set(time())
+
+    @_take.register
+    def _(self, fact: facts.Refused) -> None:
+        self._refused.labels(fact.pipeline, fact.reason).inc()
+
+    @_take.register
+    def _(self, fact: facts.SideRowsApplied) -> None:
+        self._side_rows.labels(fact.topic).inc(fact.rows)
+
+    @_take.register
+    def _(self, fact: facts.RunEnded) -> None:
+        self._runs.labels(fact.pipeline, fact.outcome).inc()
+
+    @_take.register
+    def _(self, fact: facts.LiveMetric) -> None:
+        self._live.labels(fact.pipeline, fact.metric).set(fact.value)
+
+
+_QUIET = (facts.Predicted, facts.Acknowledged, facts.SideRowsApplied, facts.Lag)  # many a second
+_BAD = (facts.Refused, facts.DeadLettered)
+
+
+def log_fact(fact: object) -> None:
+    """An observer that writes a line: the fact's name and its fields as JSON."""
+    if isinstance(fact, _QUIET):
+        return
+    level = logging.WARNING if isinstance(fact, _BAD) else logging.INFO
+    _log.log(level, "%s %s", type(fact).__name__, json.dumps(asdict(fact), default=str))  # type: ignore[call-overload]
+
+
+def both(*observers: facts.Observer) -> facts.Observer:
+    def observe(fact: object) -> None:
+        for observer in observers:
+            observer(fact)
+
+    return observe
+
+
+def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
+    """Once, by the process's root."""
+    logging.basicConfig(stream=stream, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True)
+    for noisy in ("faust", "mode", "aiokafka", "apscheduler"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def serve_metrics(metrics: Metrics, port: int) -> Callable[[], None]:
+    """On the loopback; gives what stops it. Port 0 takes a free one. Raises PortTaken."""
+    try:
+        server, _ = start_http_server(port, "127.0.0.1", registry=metrics.registry)
+    except OSError as error:
+        raise PortTaken(
+            f"metrics port {port}: expected a free port, {error.strerror}. Choose another --metrics-port."
+        ) from error
+    _log.info("metrics on http://127.0.0.1:%d/metrics", server.server_port)
+    return server.shutdown

@@ -1,0 +1,146 @@
+"""`headrace scheduler flights.py`: clock, leaders and trainer of every pipeline in the file."""
+
+import logging
+import signal
+import socket
+import threading
+from contextlib import ExitStack
+from os import getpid
+from types import FrameType
+
+from headrace.infra.kafka import ensure_reachable
+from headrace.infra.leadership import KafkaRegistry, KafkaRunsLog, KafkaWriter
+from headrace.infra.live import LiveLabels
+from headrace.infra.names import Names
+from headrace.infra.observe import Metrics, both, log_fact, serve_metrics
+from headrace.infra.pipeline_file import PipelineFile
+from headrace.infra.settings import Settings
+from headrace.infra.training import LocalTraining, Origin
+from headrace.models.facts import Observer
+from headrace.scheduler.clock import Clock
+from headrace.scheduler.leader import Leader, LeadershipLost
+from headrace.trainer.process import Trainer
+
+_AGAIN_SECONDS = 1.0  # after a lost leadership, before the next try
+_log = logging.getLogger("headrace.scheduler")
+
+
+class LeaderThread:
+    """Leads one pipeline for as long as it may, and tries again when it no longer does."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        origin: Origin,
+        trainer: Trainer,
+        observer: Observer,
+        *,
+        started: int | None = None,
+    ) -> None:
+        self._settings, self._origin, self._trainer, self._observer = settings, origin, trainer, observer
+        self._started = started
+        self._names = Names(settings.prefix, origin.pipeline)
+        self._stopping = threading.Event()
+        self._leader: Leader | None = None
+        self._woken_at: int | None = None
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=f"leader-{origin.pipeline.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self, now: int) -> None:
+        self._woken_at = now
+        if self._leader is not None:
+            self._leader.wake(now)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(60)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended it for good."""
+        return self._failure if not self._thread.is_alive() else None
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._lead()
+            except LeadershipLost as lost:
+                _log.warning("leadership lost: %s", lost)
+                self._stopping.wait(_AGAIN_SECONDS)
+            except BaseException as error:  # noqa: BLE001  the process's root looks at it, and ends
+                self._failure = error
+                return
+
+    def _lead(self) -> None:
+        with ExitStack() as stack:
+            log = KafkaRunsLog(self._settings, self._names)
+            stack.callback(log.consumer.close)
+            registry = KafkaRegistry(self._settings)
+            stack.callback(registry.close)
+            writer = KafkaWriter(self._settings, self._names, log)
+            stack.callback(writer.close)
+            labels = LiveLabels(self._settings, self._names, self._observer)
+            stack.callback(labels.close)
+            training = LocalTraining(self._settings, self._names, self._origin, self._trainer, registry)
+            self._leader = Leader(
+                self._origin.pipeline,
+                name=f"{socket.gethostname()}-{getpid()}",
+                log=log,
+                registry_log=registry,
+                writer=writer,
+                training=training,
+                labels=labels,
+                observer=self._observer,
+                started=self._started,
+            )
+            if self._woken_at is not None:
+                self._leader.wake(self._woken_at)
+            while not self._stopping.is_set():
+                self._leader.step()
+                labels.poll()
+
+
+def run_scheduler(
+    settings: Settings,
+    file: PipelineFile,
+    *,
+    clock: bool = True,
+    started: int | None = None,
+    metrics_port: int = 0,
+) -> None:
+    """Until SIGTERM or SIGINT. Without the clock, only requests are run: a replay owns the time."""
+    ensure_reachable(settings)
+    metrics = Metrics()
+    observer = both(metrics, log_fact)
+    stopping = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    with ExitStack() as stack:
+        stack.callback(serve_metrics(metrics, metrics_port))
+        trainer = stack.enter_context(Trainer())
+        trainer.warm_up()
+        leaders = {
+            pipeline.name: LeaderThread(
+                settings, Origin(file=file, pipeline=pipeline), trainer, observer, started=started
+            )
+            for pipeline in file.pipelines.values()
+        }
+        for leader in leaders.values():
+            leader.start()
+            stack.callback(leader.stop)
+        if clock:
+            jobs = {pipeline.name: pipeline.retrain for pipeline in file.pipelines.values()}
+            ticking = Clock(jobs, lambda name, now: leaders[name].wake(now))
+            ticking.start()
+            stack.callback(ticking.stop)
+        while not stopping.wait(0.5):
+            for leader in leaders.values():
+                if leader.failure is not None:
+                    raise leader.failure

@@ -1,0 +1,163 @@
+"""`headrace worker flights.py`: the one composition root of inference and features."""
+
+import asyncio
+import os
+import signal
+import socket
+from concurrent.futures import Future
+from contextlib import ExitStack
+
+from confluent_kafka import Consumer, Producer
+
+from headrace.infra.artifacts import Artifacts
+from headrace.infra.feature_store import RedisFeatureStore
+from headrace.infra.kafka import consumer_config, ensure_reachable, producer_config
+from headrace.infra.names import REGISTRY, Names
+from headrace.infra.observe import Metrics, both, log_fact, serve_metrics
+from headrace.infra.settings import Settings
+from headrace.infra.topic_reader import TopicReader, Values, partitions_of
+from headrace.models.errors import ServerMissing, Stalled
+from headrace.models.facts import Observer
+from headrace.models.features import Topic
+from headrace.models.pipeline import Pipeline
+from headrace.streams.app import agent, started, streaming_app
+from headrace.streams.infer import Inference
+from headrace.streams.rings import FeatureStore
+from headrace.streams.side import SideRows
+from headrace.streams.sink import Sink
+from headrace.streams.source import GroupOffsets, Source
+from headrace.streams.swap import Follower, Swap
+from headrace.streams.watchdog import Watchdog
+
+_STALLED_EXIT = 70  # EX_SOFTWARE: whoever supervises the process starts it again
+
+
+class Worker:
+    """One pipeline's agents, wired. `run` returns after `stop`, and raises what ended a source."""
+
+    def __init__(self, settings: Settings, pipeline: Pipeline, observer: Observer) -> None:
+        self._settings, self._pipeline, self._observer = settings, pipeline, observer
+        self._names = Names(settings.prefix, pipeline)
+        self._id = f"{socket.gethostname()}-{os.getpid()}"
+        self._app = streaming_app(pipeline.name)
+        self._stop: asyncio.Event = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def stop(self) -> None:
+        """From any thread or signal handler."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        with ExitStack() as stack:
+            store = self._store(stack)
+            sources = [self._infer_source(store, stack)]
+            if store is not None:
+                sources.append(self._features_source(store))
+            await started(self._app)
+            for source in sources:
+                source.start()
+                source.ended.add_done_callback(lambda _: self.stop())
+                watchdog = Watchdog(source.lag, lambda source=source: source.moved_at, _give_up, self._observer)  # type: ignore[misc]
+                watchdog.start()
+                stack.callback(watchdog.stop)
+            await self._stop.wait()
+            for source in sources:
+                await asyncio.to_thread(source.stop)
+            await self._app.stop()
+        _raise_first([source.ended for source in sources])
+
+    def _store(self, stack: ExitStack) -> RedisFeatureStore | None:
+        if not self._pipeline.stored:
+            return None
+        if not self._settings.redis_url:
+            raise ServerMissing("this pipeline has Lookup or Aggregate features, which live in Redis: set REDIS_URL.")
+        store = RedisFeatureStore(self._settings.redis_url, self._names.store_namespace)
+        stack.callback(store.close)
+        return store
+
+    def _infer_source(self, store: FeatureStore | None, stack: ExitStack) -> Source[object]:
+        names, pipeline = self._names, self._pipeline
+        inference = Inference(pipeline, names.topics, store)
+        swap = Swap(pipeline, names.topics.history, self._id, self._observer)
+        reader = TopicReader(self._settings, [names.of(REGISTRY)])
+        follower = Follower(
+            pipeline,
+            reader=Values(reader),
+            artifacts=Artifacts(self._settings),
+            swap=swap,
+            sample=lambda: inference.sample,
+            observer=self._observer,
+        )
+        follower.start()
+        stack.callback(reader.close)
+        stack.callback(follower.stop)
+        events = Topic(names.events, time=pipeline.events.time, id=pipeline.events.id, start=pipeline.events.start)
+        source = Source(
+            "infer",
+            consumer=self._consumer("infer", [events.name]),
+            sink=self._sink(),
+            topics=[events],
+            positions=GroupOffsets([events]),
+            stamp=swap.current,
+            between=swap.between,
+            hand_over=agent(self._app, "infer", inference.handle),
+            observer=self._observer,
+        )
+        return source  # type: ignore[return-value]  # what is stamped on its chunks is its agent's business
+
+    def _features_source(self, store: FeatureStore) -> Source[object]:
+        names = self._names
+        topics = [Topic(names.of(side.name), time=side.time, start=side.start) for side in self._pipeline.side_topics]
+        side_rows = SideRows(self._pipeline, names.topics.dead_letters, store, self._settings.prefix)
+        source = Source(
+            "features",
+            consumer=self._consumer("features", [topic.name for topic in topics]),
+            sink=self._sink(),
+            topics=topics,
+            positions=side_rows,
+            stamp=lambda: None,
+            hand_over=agent(self._app, "features", side_rows.handle),
+            observer=self._observer,
+        )
+        return source  # type: ignore[return-value]  # as above
+
+    def _consumer(self, role: str, topics: list[str]) -> Consumer:
+        consumer = Consumer(consumer_config(self._settings, f"{self._pipeline.name}.{role}"))
+        for topic in topics:  # a clear sentence now, instead of a subscription that waits for ever
+            partitions_of(consumer, topic)
+        return consumer
+
+    def _sink(self) -> Sink:
+        return Sink(lambda report: Producer(producer_config(self._settings, on_delivery=report)))
+
+
+def run_worker(settings: Settings, pipeline: Pipeline, metrics_port: int = 0) -> None:
+    """Until SIGTERM or SIGINT."""
+    ensure_reachable(settings)
+    metrics = Metrics()
+
+    async def run() -> None:
+        worker = Worker(settings, pipeline, both(metrics, log_fact))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+        await worker.run()
+
+    stop_metrics = serve_metrics(metrics, metrics_port)
+    try:
+        asyncio.run(run())
+    finally:
+        stop_metrics()
+
+
+def _give_up(stalled: Stalled) -> None:
+    """Says so and ends at once: a stalled process cannot be trusted to stop in order."""
+    os.write(2, f"headrace worker: {stalled}. Ending, so that its supervisor starts another.\n".encode())
+    os._exit(_STALLED_EXIT)
+
+
+def _raise_first(ended: "list[Future[None]]") -> None:
+    for future in ended:
+        if future.done() and (error := future.exception()) is not None:
+            raise error

@@ -1,0 +1,193 @@
+"""The leader's port to the trainer: what a run needs as data, and what it came to as a candidate."""
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx as onnx_library
+
+from headrace.infra.dataset_files import DatasetFiles
+from headrace.infra.leadership import KafkaRegistry
+from headrace.infra.names import Names
+from headrace.infra.pipeline_file import PipelineFile
+from headrace.infra.settings import Settings
+from headrace.models.durations import iso
+from headrace.models.errors import BadInput, RegistryRefused, RunFailed
+from headrace.models.manifest import Blob, Manifest, OffsetRange
+from headrace.models.pipeline import Pipeline
+from headrace.models.registry import Versions
+from headrace.models.session import Session
+from headrace.scheduler.decide import Run
+from headrace.scheduler.leader import Candidate
+from headrace.streams.codec import clock_ms
+from headrace.trainer import process
+from headrace.trainer.run import MODEL, Champion, RunRequest, RunResult
+
+_TIME_LIMIT_SECONDS = 3_600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Who runs here, and from which file: what manifests say."""
+
+    file: PipelineFile
+    pipeline: Pipeline
+    by: str = f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()}"
+
+
+class LocalTraining:
+    """Trainings as forks on this machine."""
+
+    def __init__(
+        self, settings: Settings, names: Names, origin: Origin, trainer: process.Trainer, registry: KafkaRegistry
+    ) -> None:
+        self._settings, self._names, self._origin = settings, names, origin
+        self._trainer, self._registry = trainer, registry
+        self._home = settings.home / "training" / names.store_namespace
+        self._files = DatasetFiles(settings, names, self._home / "dataset")
+        self._champion = Champion()
+
+    def start(self, run: Run, at: int, versions: Versions) -> "LocalAttempt":
+        ranges = self._files.fetch()
+        out = self._home / "runs" / run.run
+        request = RunRequest(
+            run=run.run,
+            loader="headrace.infra.pipeline_file:read_pipeline",
+            pipeline=f"{self._origin.file.path}:{self._name_in_file()}",
+            at_ms=at,
+            data=str(self._files.folder),
+            out=str(out),
+            cache=str(self._settings.home / "training" / "cache"),
+            champion=self._served_now(versions),
+            import_path=(str(self._origin.file.path.parent),),
+        )
+        going = self._trainer.start(request, time_limit_s=_TIME_LIMIT_SECONDS)
+        parent = versions.champion.version if versions.champion else 0
+        return LocalAttempt(going, out, ranges, lambda *made: self._manifest(run, parent, ranges, *made))
+
+    def initial(self, path: str) -> Candidate:
+        """The user's own graph, by the contract in `models/session.py`, with the declaration's features."""
+        pipeline = self._origin.pipeline
+        place = (self._origin.file.path.parent / path).resolve()
+        try:
+            graph = place.read_bytes()
+            Session(graph, pipeline.schema)
+        except OSError as error:
+            raise BadInput(f"Pipeline.initial: expected an ONNX file, {place} cannot be read: {error}") from error
+        except RegistryRefused as error:
+            raise BadInput(f"Pipeline.initial: {place} does not fit the features: {error.detail}") from error
+        run = Run(run="initial", tick=None, trigger=f"initial={path}")
+        return Candidate(
+            promote=True,
+            reason=f"the model that the pipeline starts with, {path}",
+            onnx=graph,
+            manifest=lambda version, blob: self._manifest(run, 0, (), None, version, blob),
+        )
+
+    def _name_in_file(self) -> str:
+        (name,) = [name for name, found in self._origin.file.pipelines.items() if found is self._origin.pipeline]
+        return name
+
+    def _served_now(self, versions: Versions) -> Champion:
+        """The champion's graph as a file; fetched once per version."""
+        promoted = versions.champion
+        if promoted is None:
+            rule = self._origin.pipeline.baseline
+            prior = float(rule) if isinstance(rule, int | float) else self._origin.pipeline.label.prior
+            return Champion(baseline=prior)
+        if self._champion.version != promoted.version:
+            manifest = self._registry.manifest(versions.published[promoted.version])
+            path = self._home / f"champion-{promoted.version}.onnx"
+            path.write_bytes(self._registry.onnx(manifest))
+            if self._champion.onnx:
+                Path(self._champion.onnx).unlink(missing_ok=True)
+            self._champion = Champion(version=promoted.version, onnx=str(path), schema=manifest.schema)
+        return self._champion
+
+    def _manifest(
+        self,
+        run: Run,
+        parent: int,
+        ranges: tuple[OffsetRange, ...],
+        result: RunResult | None,
+        version: int,
+        graph: Blob,
+    ) -> Manifest:
+        pipeline = self._origin.pipeline
+        return Manifest(
+            pipeline=pipeline.name,
+            version=version,
+            parent=parent,
+            task=pipeline.label.task,
+            features=tuple(pipeline.features),
+            schema=pipeline.schema,
+            onnx=graph,
+            run=run.run,
+            tick=run.tick_text,
+            trigger=run.trigger,
+            created_at=iso(clock_ms()),
+            created_by=self._origin.by,
+            ranges=ranges,
+            dataset_sha256=result.dataset_sha256 if result else "",
+            rows=result.rows if result else 0,
+            holdout_rows=result.holdout_rows if result else 0,
+            trained_from=result.trained_from if result else "",
+            trained_through=result.trained_through if result else "",
+            null_shares=result.null_shares if result else {},
+            hyperparameters=result.hyperparameters if result else {},
+            metrics=result.metrics if result else {},
+            champion_metrics=result.champion_metrics if result else {},
+            verdict=result.verdict if result else "",
+            libraries=result.libraries if result else {"onnx": onnx_library.__version__},
+            source=self._origin.file.source,
+            git_commit=self._origin.file.git_commit,
+        )
+
+
+class LocalAttempt:
+    """A fork that trains."""
+
+    def __init__(
+        self,
+        going: process.Run,
+        out: Path,
+        ranges: tuple[OffsetRange, ...],
+        manifest: Callable[[RunResult, int, Blob], Manifest],
+    ) -> None:
+        self._going, self._out, self._ranges, self._manifest = going, out, ranges, manifest
+        self._progress: tuple[str, dict[str, float]] = ("start", {})
+
+    @property
+    def ranges(self) -> tuple[OffsetRange, ...]:
+        return self._ranges
+
+    def progress(self) -> tuple[str, dict[str, float]]:
+        return self._progress
+
+    def wait(self, seconds: float) -> Candidate | None:
+        result = self._going.wait(seconds, self._heard)
+        if result is None:
+            return None
+        try:
+            graph = (self._out / MODEL).read_bytes()
+        except OSError as error:
+            raise RunFailed("crashed", f"the run left no model: {error}") from error
+        return Candidate(
+            promote=result.promote,
+            reason=result.verdict,
+            onnx=graph,
+            manifest=lambda version, blob: self._manifest(result, version, blob),
+            rows=result.rows,
+            holdout_rows=result.holdout_rows,
+            metrics=result.metrics,
+            champion_metrics=result.champion_metrics,
+            seconds=result.seconds,
+        )
+
+    def cancel(self) -> None:
+        self._going.cancel()
+
+    def _heard(self, stage: str, facts: dict[str, float]) -> None:
+        self._progress = (stage, facts)

@@ -1,0 +1,101 @@
+"""What happened, as frozen records: logs, metrics and tests all read the same ones (`Observer` takes them)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    pipeline: str
+    version: int
+    rows: int
+    seconds: Mapping[str, float]  # by stage: wait, decode, features, infer, encode
+    newest_event: int  # event time, Unix ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acknowledged:
+    """Predictions are on the broker and their offsets committed."""
+
+    topic: str
+    rows: int
+    latency_seconds: float  # from the append of the oldest event in the batch (its record timestamp) to now
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideRowsApplied:
+    topic: str
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLettered:
+    pipeline: str
+    topic: str
+    reasons: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swapped:
+    pipeline: str
+    seq: int
+    version: int
+    seconds: float  # from the record's arrival to the switch
+    first_offsets: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A registry record, manifest or model that must not serve; the old version goes on."""
+
+    pipeline: str
+    reason: str
+    detail: str
+    version: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assigned:
+    topic: str
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revoked:
+    topic: str
+    partitions: tuple[int, ...]
+    lost: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lag:
+    topic: str
+    partition: int
+    records: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEnded:
+    pipeline: str
+    run: str
+    outcome: str
+    reason: str
+    version: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveMetric:
+    """Of labels that came after their predictions."""
+
+    pipeline: str
+    metric: str
+    value: float
+    rows: int
+
+
+Observer = Callable[[object], None]
+
+
+def ignore(_fact: object) -> None:
+    """An observer that wants nothing."""

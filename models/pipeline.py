@@ -1,0 +1,128 @@
+"""The pipeline: the one declaration that a user writes. Checked when made; reading it needs no heavy library."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from headrace.models.durations import milliseconds
+from headrace.models.errors import DeclarationError
+from headrace.models.features import Aggregate, AnyFeature, Column, Function, Lookup, Topic, columns_of, fields_of
+from headrace.models.labels import Label
+from headrace.models.protocols import Judge, Learner, Trigger
+from headrace.models.schema import Schema
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")  # topic names are made of it: 249 characters at most, dots are ours
+
+
+@dataclass(frozen=True)
+class Last:
+    """Train on rows whose event time is within `window` of the tick; the newest `holdout` of them are for the gate."""
+
+    window: str
+    holdout: str = "7d"
+    min_rows: int = 100  # fewer training rows, or a tenth of it in the holdout: the run fails as too_few_rows
+
+    def __post_init__(self) -> None:
+        if milliseconds("Last.holdout", self.holdout) >= milliseconds("Last.window", self.window):
+            raise DeclarationError("Last.holdout", f"less than the window {self.window}", self.holdout, "Shorten it.")
+        if self.min_rows < 1:
+            raise DeclarationError("Last.min_rows", "a number from 1", self.min_rows, "Raise it.")
+
+    @property
+    def window_ms(self) -> int:
+        return milliseconds("Last.window", self.window)
+
+    @property
+    def holdout_ms(self) -> int:
+        return milliseconds("Last.holdout", self.holdout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """Events in, predictions out, and how the model behind them stays fresh.
+
+    `baseline` is version 0's answer to every event, or a `Function` on columns that gives one per row; without it the
+    label's prior. `initial` is the path of an ONNX file that becomes version 1.
+    """
+
+    name: str
+    events: Topic
+    features: Sequence[AnyFeature]
+    label: Label
+    learner: Learner | None = None
+    train_on: Last = field(default_factory=lambda: Last("52w"))
+    retrain: Sequence[Trigger] = ()
+    gate: Judge | None = None
+    baseline: float | Function | None = None
+    initial: str | None = None
+    max_future: str = "5m"  # an event time further ahead of the clock is parked before it touches a watermark
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise DeclarationError("Pipeline.name", "lower-case letters, digits, - and _", self.name, "Rename it.")
+        if not isinstance(self.events, Topic) or not self.events.id:
+            raise DeclarationError("Pipeline.events", "a Topic with an id", self.events, "Topic(name, id=…, time=…).")
+        if not self.features or not all(isinstance(feature, AnyFeature) for feature in self.features):
+            raise DeclarationError("Pipeline.features", "features", self.features, "A list of Number(…), Lookup(…), …")
+        if not isinstance(self.label, Label):
+            raise DeclarationError("Pipeline.label", "Binary or Regression", self.label, "Binary(topic, field, …).")
+        for name, protocol in (("learner", Learner), ("gate", Judge)):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, protocol):
+                raise DeclarationError(f"Pipeline.{name}", f"a {protocol.__name__}", given, "See docs/reference.")
+        for trigger in self.retrain:
+            if not isinstance(trigger, Trigger):
+                raise DeclarationError("Pipeline.retrain", "triggers", trigger, "For example [Cron('0 3 * * mon', …)].")
+        if not isinstance(self.train_on, Last):
+            raise DeclarationError("Pipeline.train_on", "Last(window, holdout=…)", self.train_on, "Use Last.")
+        milliseconds("Pipeline.max_future", self.max_future)
+        self._check_function_inputs()
+        fields_of(self.features)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return columns_of(self.features)
+
+    @property
+    def schema(self) -> Schema:
+        """What the next training uses."""
+        return Schema(self.columns)
+
+    @property
+    def side_topics(self) -> tuple[Topic, ...]:
+        """Topics that feed lookups and aggregates, each once."""
+        found = {
+            feature.topic.name: feature.topic for feature in self.features if isinstance(feature, Lookup | Aggregate)
+        }
+        return tuple(found.values())
+
+    @property
+    def stored(self) -> tuple[Lookup | Aggregate, ...]:
+        """Features that live in the feature store."""
+        return tuple(feature for feature in self.features if isinstance(feature, Lookup | Aggregate))
+
+    @property
+    def max_future_ms(self) -> int:
+        return milliseconds("Pipeline.max_future", self.max_future)
+
+    def topic(self, kind: str) -> str:
+        """headrace's own topics of this pipeline: predictions, served, dead-letters, history (without the prefix)."""
+        return f"{self.name}.{kind}"
+
+    def _check_function_inputs(self) -> None:
+        plain = [feature for feature in self.features if not isinstance(feature, Function)]
+        known = {column.name for column in columns_of(plain)}
+        functions = [feature for feature in self.features if isinstance(feature, Function)]
+        if isinstance(self.baseline, Function):
+            if self.baseline.own_inputs:
+                raise DeclarationError(
+                    "Pipeline.baseline inputs", "names of columns", self.baseline.inputs, "Name them."
+                )
+            functions.append(self.baseline)
+        for function in functions:
+            own = {column.name for feature in function.own_inputs for column in feature.columns}
+            for name in function.input_columns:
+                if name not in known | own:
+                    raise DeclarationError(
+                        f"Function {function.name!r} inputs", f"one of {sorted(known)}", name, "Declare it, too."
+                    )

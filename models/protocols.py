@@ -1,0 +1,117 @@
+"""What a user may replace: triggers, learners, gates. Built-ins and users' own are objects of the same protocols."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.models.schema import Schema
+
+Task = Literal["binary", "regression"]
+Columns = Mapping[str, NDArray[Any]]
+"""A batch by column name: see `features.Column` for the dtypes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """What triggers decide by. All times are event times in a replay and clock times otherwise, Unix ms."""
+
+    last_tick: int | None  # scheduled time of the newest run, whatever came of it
+    started: int  # when this pipeline was first seen: the origin where no run ever was
+    new_labels: int = 0  # labels joined since the newest run
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a run is due. `tick` is the scheduled time that identifies the run, Unix ms."""
+
+    tick: int
+    text: str
+
+
+@runtime_checkable
+class Trigger(Protocol):
+    """`due` is pure: numbers and the time in, a reason out, or None."""
+
+    def due(self, numbers: Numbers, now: int) -> Reason | None: ...
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """A trigger that can say when it fires next (strictly after `after`, Unix ms); None for never."""
+
+    def next_after(self, after: int) -> int | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Joined rows as raw columns, ordered by (event time, partition, offset)."""
+
+    columns: Columns
+    labels: NDArray[np.float64]  # [n]; 0 or 1 for a binary task
+    times: NDArray[np.int64]  # [n] event time, Unix ms
+    task: Task
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[Any] | slice) -> "Dataset":
+        return Dataset(
+            columns={name: values[rows] for name, values in self.columns.items()},
+            labels=self.labels[rows],
+            times=self.times[rows],
+            task=self.task,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainContext:
+    """What a learner is given beside its rows."""
+
+    schema: Schema
+    cache: Path  # a directory that survives runs: exported graphs
+    progress: Callable[[Mapping[str, float]], None] = field(default=lambda _facts: None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A candidate: ONNX bytes by the contract in `session`, and what a manifest says of how it was made."""
+
+    onnx: bytes
+    hyperparameters: Mapping[str, Any]
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """Rows in, an ONNX graph out. Raises `RunFailed` for what no retry can mend."""
+
+    def train(self, dataset: Dataset, context: TrainContext) -> Trained: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The newest held-out rows, scored as ONNX by both versions (law 7)."""
+
+    task: Task
+    labels: NDArray[np.float64]
+    candidate: NDArray[np.float64]  # scores [n]
+    champion: NDArray[np.float64]  # scores [n] of the version that serves now
+    champion_version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    promote: bool
+    reason: str
+    numbers: Mapping[str, float]
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """What `Pipeline.gate` holds: evidence in, a verdict out."""
+
+    def judge(self, evidence: Evidence) -> Verdict: ...

@@ -1,0 +1,93 @@
+"""ONNX bytes → a warmed predict(columns).
+
+The contract of a version's graph, n rows at a time (the first dimension is dynamic):
+
+    numbers      float32[n, p]   the schema's number columns in order, NaN where missing    (absent if p is 0)
+    categories   string[n, q]    the schema's category columns in order, "" where missing   (absent if q is 0)
+    <tensor>     float32[n, …]   one input per tensor column, by its name
+    → prediction float32[n]      a probability, or the value of a regression
+
+Normalisation, missing flags and vocabularies are inside the graph, so that any ONNX runtime can serve it.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from headrace.models.errors import RegistryRefused
+from headrace.models.protocols import Columns
+from headrace.models.schema import Schema
+
+NUMBERS, CATEGORIES, PREDICTION = "numbers", "categories", "prediction"
+
+
+class Predictor(Protocol):
+    """What serves: a baseline or a session."""
+
+    def predict(self, columns: Columns, rows: int) -> NDArray[np.float64]: ...
+
+
+def graph_inputs(schema: Schema, columns: Columns, rows: int) -> dict[str, NDArray[Any]]:
+    """The batch as the graph takes it. `rows` counts them where the schema has no column."""
+    inputs: dict[str, NDArray[Any]] = {}
+    if schema.numbers:
+        numbers = np.empty((rows, len(schema.numbers)), np.float32)
+        for place, column in enumerate(schema.numbers):
+            numbers[:, place] = columns[column.name]
+        inputs[NUMBERS] = numbers
+    if schema.categories:
+        categories = np.empty((rows, len(schema.categories)), object)
+        for place, column in enumerate(schema.categories):
+            values = columns[column.name]
+            categories[:, place] = np.where(values == None, "", values) if column.nullable else values  # noqa: E711  element by element
+        inputs[CATEGORIES] = categories
+    for column in schema.tensors:
+        inputs[column.name] = np.ascontiguousarray(columns[column.name], np.float32)
+    return inputs
+
+
+class Session:
+    """A version's graph, loaded and checked against its schema."""
+
+    def __init__(self, onnx: bytes, schema: Schema, threads: int = 1) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # an idle pool that spins takes the core from the broker and from every other worker
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise RegistryRefused("not_onnx", f"onnxruntime cannot load the graph: {error}") from error
+        self._schema = schema
+        self._check_contract()
+
+    def predict(self, columns: Columns, rows: int) -> NDArray[np.float64]:
+        """Scores [rows]; raises RegistryRefused where the graph gives another number of rows."""
+        (scores,) = self._session.run([PREDICTION], graph_inputs(self._schema, columns, rows))
+        if scores.shape != (rows,):
+            raise RegistryRefused("wrong_shape", f"expected scores of shape ({rows},), the graph gave {scores.shape}")
+        return np.asarray(scores, np.float64)
+
+    def warm(self, columns: Columns, rows: int) -> None:
+        """Runs once on real rows, so that the first served batch finds everything allocated."""
+        if not np.isfinite(self.predict(columns, rows)).all():
+            raise RegistryRefused("not_finite", "the graph answers NaN or infinity to rows that are being served")
+
+    def _check_contract(self) -> None:
+        expected: dict[str, tuple[str, list[int]]] = {}
+        if self._schema.numbers:
+            expected[NUMBERS] = ("tensor(float)", [len(self._schema.numbers)])
+        if self._schema.categories:
+            expected[CATEGORIES] = ("tensor(string)", [len(self._schema.categories)])
+        for column in self._schema.tensors:
+            expected[column.name] = ("tensor(float)", list(column.shape))
+        found = {node.name: (node.type, list(node.shape)[1:]) for node in self._session.get_inputs()}
+        if found != expected:
+            raise RegistryRefused("wrong_inputs", f"the graph takes {found}, its schema says {expected}")
+        outputs = {node.name: node.type for node in self._session.get_outputs()}
+        if outputs.get(PREDICTION) != "tensor(float)":
+            raise RegistryRefused("wrong_outputs", f"expected {PREDICTION!r} as tensor(float), the graph has {outputs}")

@@ -1,0 +1,176 @@
+"""A request, the past runs → run it, or why not. The leader's decision, pure, with one version per tick (law 8).
+
+A tick is used up by a run that **finished** under it, whatever came of it, or by a version in the registry. A run that
+started and never finished died with its scheduler: its request, delivered again, runs again under the same tick. So
+does another request that finds the tick due first; the dead run's own then gets `NotDue`. A run on demand has no tick
+and uses none up. Request ids that were answered get the same answer again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from headrace.models.durations import iso, to_ms
+from headrace.models.protocols import Numbers, Trigger
+from headrace.models.records import Finished, Progressed, Requested, RunRecord, Started
+from headrace.scheduler.next_ticks import next_of
+from headrace.scheduler.triggers import reasons_of
+
+NOT_DUE = "not_due"  # an outcome that uses no tick up
+
+_REMEMBERED = 10_000
+"""Answered requests and used ticks kept. A request comes again right after a crash, not ten thousand requests later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    run: str
+    tick: int | None  # scheduled time, Unix ms; None on demand
+    trigger: str
+    again: bool = False  # an earlier try died
+
+    @property
+    def tick_text(self) -> str:
+        """As records and manifests carry it: RFC 3339 UTC, "" on demand."""
+        return "" if self.tick is None else iso(self.tick)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotDue:
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """This request has its outcome on the topic already."""
+
+    finished: Finished
+
+
+@dataclass(frozen=True, kw_only=True)
+class InRegistry:
+    """The run's version is in the registry, only its `Finished` is missing: write that, do not train again."""
+
+    run: str
+    tick_text: str
+    version: int
+    seq: int  # of its promotion; 0 where it was published and not promoted
+
+
+Decision = Run | NotDue | Answered | InRegistry
+
+
+@dataclass(kw_only=True)
+class PipelineRuns:
+    """What is known of one pipeline's runs: a fold over `headrace.runs` from its beginning, and over the registry.
+
+    Give `started` where the origin is known (a replay's first moment); otherwise it is the oldest request seen.
+    """
+
+    pipeline: str
+    started: int | None = None  # Unix ms
+    last_tick: int | None = None  # the newest tick used up
+    _open: dict[str, Started] = field(default_factory=dict)
+    _finished: dict[str, Finished] = field(default_factory=dict)
+    _versions: dict[str, InRegistry] = field(default_factory=dict)
+    _used: dict[int, str] = field(default_factory=dict)  # tick → the run that used it up
+    _origin: int | None = None  # the oldest request's time
+
+    def apply(self, record: RunRecord) -> None:
+        """Records of other pipelines are ignored; the same record twice changes nothing."""
+        if record.pipeline != self.pipeline:
+            return
+        match record:
+            case Requested():
+                self._origin = record.at if self._origin is None else min(self._origin, record.at)
+            case Started() if record.run not in self._finished:
+                self._open[record.run] = record
+            case Finished() if record.run not in self._finished:
+                self._finish(record)
+            case Started() | Finished() | Progressed():
+                pass
+
+    def apply_version(self, *, run: str, tick: str, version: int, seq: int = 0) -> None:
+        """A manifest in the registry (`run`, `tick`, `version`), and the seq of its promotion where there is one."""
+        self._versions[run] = InRegistry(run=run, tick_text=tick, version=version, seq=seq)
+        self._use(tick, run)
+        _trim(self._versions)
+
+    def numbers(self, now: int, new_labels: int = 0) -> Numbers:
+        """What triggers decide by. With no origin known, a pipeline is first seen now."""
+        origin = self._origin if self.started is None else self.started
+        return Numbers(last_tick=self.last_tick, started=now if origin is None else origin, new_labels=new_labels)
+
+    @property
+    def seen(self) -> bool:
+        """Whether it is on record since when this pipeline's ticks count."""
+        return self.started is not None or self._origin is not None
+
+    def outcome(self, run: str) -> Finished | None:
+        return self._finished.get(run)
+
+    def version_of(self, run: str) -> InRegistry | None:
+        return self._versions.get(run)
+
+    def died(self, run: str) -> Started | None:
+        """The record of a run that started and has no outcome."""
+        return self._open.get(run)
+
+    def used_by(self, tick: int) -> str | None:
+        """The run that used this tick up."""
+        return self._used.get(tick)
+
+    def _finish(self, record: Finished) -> None:
+        started = self._open.pop(record.run, None)
+        self._finished[record.run] = record
+        _trim(self._finished)
+        if record.outcome != NOT_DUE:
+            self._use(record.tick or (started.tick if started else ""), record.run)
+
+    def _use(self, tick: str, run: str) -> None:
+        if not tick:
+            return
+        ms = to_ms(datetime.fromisoformat(tick))
+        self._used.setdefault(ms, run)
+        _trim(self._used)
+        self.last_tick = ms if self.last_tick is None else max(self.last_tick, ms)
+
+
+def decide(triggers: Sequence[Trigger], request: Requested, runs: PipelineRuns, new_labels: int = 0) -> Decision:
+    """What the leader does with `request`; `new_labels` were joined since the newest run."""
+    if (finished := runs.outcome(request.run)) is not None:
+        return Answered(finished=finished)
+    if (version := runs.version_of(request.run)) is not None:
+        return version
+    if (dead := runs.died(request.run)) is not None:
+        return _again(dead, runs)
+    if request.on_demand:
+        return Run(run=request.run, tick=None, trigger=f"on demand: {request.why}" if request.why else "on demand")
+    return _by_triggers(triggers, request, runs, new_labels)
+
+
+def _again(dead: Started, runs: PipelineRuns) -> Decision:
+    tick = to_ms(datetime.fromisoformat(dead.tick)) if dead.tick else None
+    if tick is not None and (other := runs.used_by(tick)) is not None:
+        return NotDue(run=dead.run, reason=f"tick {dead.tick} was run by {other}")
+    return Run(run=dead.run, tick=tick, trigger=dead.trigger, again=True)
+
+
+def _by_triggers(triggers: Sequence[Trigger], request: Requested, runs: PipelineRuns, new_labels: int) -> Decision:
+    why_not = []
+    for reason in reasons_of(triggers, runs.numbers(request.at, new_labels), request.at):
+        if (other := runs.used_by(reason.tick)) is None:
+            return Run(run=request.run, tick=reason.tick, trigger=reason.text)
+        why_not.append(f"tick {iso(reason.tick)} was run by {other}")
+    upcoming = next_of(triggers, request.at)
+    if not why_not:
+        why_not.append("no trigger is due")
+    why_not.append("none is scheduled" if upcoming is None else f"the next is scheduled at {iso(upcoming)}")
+    return NotDue(run=request.run, reason="; ".join(why_not))
+
+
+def _trim(remembered: dict[int, str] | dict[str, Finished] | dict[str, InRegistry]) -> None:
+    """Dictionaries keep the order of insertion: the oldest goes."""
+    while len(remembered) > _REMEMBERED:
+        del remembered[next(iter(remembered))]  # type: ignore[arg-type]  # each dictionary's own key

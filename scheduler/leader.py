@@ -1,0 +1,335 @@
+"""requests → decide → run → publish: the one writer of a pipeline's versions (law 8).
+
+The leader is the owner of partition 0 of `headrace.runs` in the pipeline's group. What it writes goes out in
+transactions that carry its group's offsets, so that the broker fences a leader that has lost the group without knowing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic, time_ns
+from typing import Protocol
+from uuid import uuid4
+
+from headrace.models import registry
+from headrace.models.durations import iso
+from headrace.models.errors import RegistryRefused, RunFailed
+from headrace.models.facts import Observer, Refused, RunEnded
+from headrace.models.manifest import Blob, Manifest, OffsetRange
+from headrace.models.pipeline import Pipeline
+from headrace.models.records import (
+    Finished,
+    Progressed,
+    Promoted,
+    Published,
+    RegistryRecord,
+    Requested,
+    RunRecord,
+    Started,
+)
+from headrace.scheduler.decide import Answered, InRegistry, NotDue, PipelineRuns, Run, decide
+
+_POLL_SECONDS = 0.02
+_PROGRESS_SECONDS = 1.0  # between two progress records of a run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What a training came to: the verdict, and all that is needed to publish it."""
+
+    promote: bool
+    reason: str
+    onnx: bytes
+    manifest: Callable[[int, Blob], Manifest]  # by version and the place of the ONNX bytes
+    rows: int = 0
+    holdout_rows: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    champion_metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Attempt(Protocol):
+    """A training that is going on."""
+
+    @property
+    def ranges(self) -> tuple[OffsetRange, ...]: ...
+
+    def wait(self, seconds: float) -> Candidate | None:
+        """The candidate, or None while it goes on. Raises RunFailed."""
+
+    def progress(self) -> tuple[str, dict[str, float]]:
+        """The stage, and its newest facts."""
+
+    def cancel(self) -> None: ...
+
+
+class Training(Protocol):
+    """Starts trainings, and brings a model that a user gave."""
+
+    def start(self, run: Run, at: int, versions: registry.Versions) -> Attempt: ...
+
+    def initial(self, path: str) -> Candidate: ...
+
+
+class RunsLog(Protocol):
+    """`headrace.runs` as a member of the leader's group."""
+
+    def poll(self, seconds: float) -> Sequence[RunRecord]: ...
+
+    @property
+    def leads(self) -> bool:
+        """Owner of the partition, and at its end."""
+
+
+class Registry(Protocol):
+    """The registry, from its beginning."""
+
+    def catch_up(self) -> Sequence[bytes | None]:
+        """Values that are new since the last call, up to the end that the topic has now."""
+
+    def manifest(self, published: Published) -> Manifest: ...
+
+
+class Writer(Protocol):
+    """Transactions of the leader. Raises what ends its leadership."""
+
+    def record(self, *records: RunRecord) -> None: ...
+
+    def publish(
+        self,
+        onnx: bytes,
+        manifest: Callable[[Blob], Manifest],
+        records: Callable[[Blob], Sequence[RegistryRecord | RunRecord]],
+    ) -> None:
+        """Artifacts, registry records and the run's outcome: all of them, or none."""
+
+
+class NewLabels(Protocol):
+    def count(self) -> int:
+        """Labels joined since the newest run ended, up to what is on the topics now."""
+
+    def reset(self) -> None: ...
+
+
+class Leader:
+    """One pipeline's. `step` does one thing at a time and returns soon; any exception ends the leadership."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        name: str,
+        log: RunsLog,
+        registry_log: Registry,
+        writer: Writer,
+        training: Training,
+        labels: NewLabels,
+        observer: Observer,
+        started: int | None = None,
+    ) -> None:
+        self._pipeline, self._name = pipeline, name
+        self._log, self._registry, self._writer, self._training = log, registry_log, writer, training
+        self._labels, self._observer = labels, observer
+        self._runs = PipelineRuns(pipeline=pipeline.name, started=started)
+        self._versions = registry.Versions()
+        self._waiting: dict[str, Requested] = {}  # by run, oldest first
+        self._due_at: int | None = None  # the clock woke us at this time, Unix ms
+
+    def wake(self, now: int) -> None:
+        """From the clock, in any thread: see whether a run is due."""
+        self._due_at = now
+
+    def answered(self, run: str) -> Finished | None:
+        return self._runs.outcome(run)
+
+    def step(self) -> None:
+        self._read(_POLL_SECONDS)
+        if not self._log.leads:
+            return
+        self._follow_registry()
+        if not self._versions.newest and self._pipeline.initial:
+            self._publish_initial(self._pipeline.initial)
+        self._ask_for_what_is_due()
+        for request in list(self._waiting.values()):
+            self._handle(request)
+            del self._waiting[request.run]
+
+    def _read(self, seconds: float) -> None:
+        for record in self._log.poll(seconds):
+            self._runs.apply(record)
+            if isinstance(record, Requested) and record.pipeline == self._pipeline.name:
+                self._waiting[record.run] = record
+            elif isinstance(record, Finished):
+                self._waiting.pop(record.run, None)
+
+    def _follow_registry(self) -> None:
+        for value in self._registry.catch_up():
+            try:
+                record = registry.decode(value)
+                if record.pipeline != self._pipeline.name:
+                    continue
+                self._versions.apply(record)
+            except RegistryRefused as error:
+                self._observer(Refused(pipeline=self._pipeline.name, reason=error.reason, detail=error.detail))
+                continue
+            published = self._versions.published[record.version]
+            manifest = self._registry.manifest(published)
+            seq = record.seq if isinstance(record, Promoted) else 0
+            self._runs.apply_version(run=manifest.run, tick=manifest.tick, version=record.version, seq=seq)
+
+    def _ask_for_what_is_due(self) -> None:
+        """The clock's wake-up becomes a request on the topic only where there is something to do."""
+        now, self._due_at = self._due_at, None
+        if now is None:
+            return
+        request = Requested(run=new_run_id(now), pipeline=self._pipeline.name, at=now, by=f"clock of {self._name}")
+        decision = decide(self._pipeline.retrain, request, self._runs, self._labels.count())
+        if isinstance(decision, Run) or not self._runs.seen:  # the first request says since when ticks count
+            self._writer.record(request)
+            self._waiting[request.run] = request
+
+    def _handle(self, request: Requested) -> None:
+        match decide(self._pipeline.retrain, request, self._runs, self._labels.count()):
+            case Answered():
+                return
+            case NotDue(reason=reason):
+                self._end(self._finished(request.run, "not_due", reason))
+            case InRegistry() as known:
+                self._end(
+                    self._finished(
+                        request.run,
+                        "promoted",
+                        "published before its outcome was written",
+                        tick=known.tick_text,
+                        version=known.version,
+                        seq=known.seq,
+                    )
+                )
+            case Run() as run:
+                self._train(run, request.at)
+                self._labels.reset()
+
+    def _train(self, run: Run, at: int) -> None:
+        begun = monotonic()
+        try:
+            attempt = self._training.start(run, at, self._versions)
+            self._writer.record(
+                Started(
+                    run=run.run,
+                    pipeline=self._pipeline.name,
+                    at=_now(),
+                    tick=run.tick_text,
+                    trigger=run.trigger,
+                    ranges=attempt.ranges,
+                )
+            )
+            candidate = self._await(run, attempt)
+        except RunFailed as error:
+            self._end(self._finished(run.run, "failed", str(error), tick=run.tick_text), monotonic() - begun)
+            return
+        if candidate.promote:
+            self._publish(run, candidate)
+        else:
+            self._end(self._of(candidate, run, "rejected"), monotonic() - begun)
+
+    def _await(self, run: Run, attempt: Attempt) -> Candidate:
+        """Keeps reading the log, so that the group keeps this member; a lost group cancels the training."""
+        reported = monotonic()
+        while (candidate := attempt.wait(_POLL_SECONDS)) is None:
+            self._read(0)
+            if not self._log.leads:
+                attempt.cancel()
+                raise LeadershipLost(self._pipeline.name)
+            if monotonic() - reported >= _PROGRESS_SECONDS:
+                reported = monotonic()
+                stage, facts = attempt.progress()
+                self._writer.record(
+                    Progressed(run=run.run, pipeline=self._pipeline.name, at=_now(), stage=stage, facts=facts)
+                )
+        return candidate
+
+    def _publish(self, run: Run, candidate: Candidate) -> None:
+        version, seq = self._versions.newest + 1, self._versions.seq
+        finished = self._of(candidate, run, "promoted", version=version, seq=seq + 2)
+        self._writer.publish(
+            candidate.onnx,
+            lambda onnx: candidate.manifest(version, onnx),
+            lambda manifest: [*self._records(version, seq, manifest, candidate.reason), finished],
+        )
+        self._ended(finished)
+
+    def _publish_initial(self, path: str) -> None:
+        candidate = self._training.initial(path)
+        self._writer.publish(
+            candidate.onnx,
+            lambda onnx: candidate.manifest(1, onnx),
+            lambda manifest: self._records(1, self._versions.seq, manifest, candidate.reason),
+        )
+        self._follow_registry()
+
+    def _records(self, version: int, seq: int, manifest: Blob, why: str) -> list[RegistryRecord]:
+        name, now = self._pipeline.name, _now()
+        return [
+            Published(pipeline=name, seq=seq + 1, version=version, manifest=manifest, at=now, by=self._name),
+            Promoted(pipeline=name, seq=seq + 2, version=version, at=now, by=self._name, why=why),
+        ]
+
+    def _of(self, candidate: Candidate, run: Run, outcome: str, version: int = 0, seq: int = 0) -> Finished:
+        return Finished(
+            run=run.run,
+            pipeline=self._pipeline.name,
+            at=_now(),
+            outcome=outcome,
+            reason=candidate.reason,
+            tick=run.tick_text,
+            version=version,
+            seq=seq,
+            rows=candidate.rows,
+            holdout_rows=candidate.holdout_rows,
+            metrics=dict(candidate.metrics),
+            champion_metrics=dict(candidate.champion_metrics),
+            seconds=dict(candidate.seconds),
+        )
+
+    def _finished(
+        self, run: str, outcome: str, reason: str, *, tick: str = "", version: int = 0, seq: int = 0
+    ) -> Finished:
+        return Finished(
+            run=run,
+            pipeline=self._pipeline.name,
+            at=_now(),
+            outcome=outcome,
+            reason=reason,
+            tick=tick,
+            version=version,
+            seq=seq,
+        )
+
+    def _end(self, finished: Finished, seconds: float = 0.0) -> None:
+        self._writer.record(finished)
+        self._ended(finished, seconds)
+
+    def _ended(self, finished: Finished, seconds: float = 0.0) -> None:
+        self._runs.apply(finished)
+        self._observer(
+            RunEnded(
+                pipeline=finished.pipeline,
+                run=finished.run,
+                outcome=finished.outcome,
+                reason=finished.reason,
+                version=finished.version,
+                seconds=finished.seconds or {"all": seconds},
+            )
+        )
+
+
+class LeadershipLost(Exception):
+    """Another member of the group leads now; what was begun here is dropped."""
+
+
+def new_run_id(at: int) -> str:
+    """Sorts by time, and meets no other."""
+    return f"{iso(at).replace(':', '')}-{uuid4().hex[:8]}"
+
+
+def _now() -> str:
+    return iso(time_ns() // 1_000_000)

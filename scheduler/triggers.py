@@ -1,0 +1,137 @@
+"""Numbers, the time → a reason to train, or none. Pure: the time is an argument, in a replay as in production."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from itertools import islice
+
+from headrace.models.durations import milliseconds
+from headrace.models.errors import DeclarationError
+from headrace.models.protocols import Numbers, Reason, Scheduled, Trigger
+from headrace.scheduler.cron import CronExpression
+
+_COUNTED = 100  # missed ticks, for the reason's text: a minutely schedule can have missed a year of them
+
+
+@dataclass(frozen=True)
+class Cron:
+    """At the times of a crontab(5) line. The rules at daylight saving changes are in `scheduler.cron`.
+
+    Due where a scheduled time lies in (newest tick, now]. Several missed ones make one run, under the newest of them.
+    """
+
+    expr: str
+    _: KW_ONLY
+    timezone: str
+    _times: CronExpression = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_times", CronExpression(self.expr, self.timezone))
+
+    def due(self, numbers: Numbers, now: int) -> Reason | None:
+        since = _since(numbers)
+        tick = self._times.newest_in(since, now) if since < now else None
+        if tick is None:
+            return None
+        missed = sum(1 for _ in islice(self._between(since, tick), _COUNTED))
+        return Reason(tick, f'cron "{self.expr}" {self.timezone}{_coalesced(missed)}')
+
+    def next_after(self, after: int) -> int | None:
+        return self._times.next_after(after)
+
+    def _between(self, after: int, before: int) -> Iterator[int]:
+        moment = self._times.next_after(after)
+        while moment is not None and moment < before:
+            yield moment
+            moment = self._times.next_after(moment)
+
+
+@dataclass(frozen=True)
+class Every:
+    """At the multiples of `period` since 1970-01-01T00:00Z, so that every scheduler means the same ticks.
+
+    "1h" is on the hour in UTC, "1d" at midnight UTC, "1w" on Thursdays; for a weekday or a local hour use Cron.
+    Missed ticks coalesce as Cron's do.
+    """
+
+    period: str
+
+    def __post_init__(self) -> None:
+        milliseconds("Every.period", self.period)
+
+    @property
+    def period_ms(self) -> int:
+        return milliseconds("Every.period", self.period)
+
+    def due(self, numbers: Numbers, now: int) -> Reason | None:
+        since = _since(numbers)
+        tick = now - now % self.period_ms
+        if tick <= since:
+            return None
+        missed = (tick - since - 1) // self.period_ms
+        return Reason(tick, f"every {self.period}{_coalesced(missed)}")
+
+    def next_after(self, after: int) -> int | None:
+        return after - after % self.period_ms + self.period_ms
+
+
+@dataclass(frozen=True)
+class NewLabels:
+    """When `count` labels were joined since the newest run. The tick is the moment of the decision."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
+            raise DeclarationError("NewLabels.count", "a whole number from 1", self.count, "NewLabels(20_000)")
+
+    def due(self, numbers: Numbers, now: int) -> Reason | None:
+        if numbers.new_labels < self.count:
+            return None
+        return Reason(now, f"{numbers.new_labels} new labels, {self.count} asked for")
+
+
+@dataclass(frozen=True)
+class Never:
+    """A baseline: the frozen model."""
+
+    def due(self, numbers: Numbers, now: int) -> Reason | None:  # noqa: ARG002  the protocol's
+        return None
+
+    def next_after(self, after: int) -> int | None:  # noqa: ARG002  the protocol's
+        return None
+
+
+@dataclass(frozen=True)
+class Always:
+    """A baseline: a run each time that anyone asks."""
+
+    def due(self, numbers: Numbers, now: int) -> Reason | None:  # noqa: ARG002  the protocol's
+        return Reason(now, "always")
+
+
+def reasons_of(triggers: Sequence[Trigger], numbers: Numbers, now: int) -> list[Reason]:
+    """Every reason that holds, in the order in which they win.
+
+    Scheduled ones first, since their ticks are the same for whoever decides, and among them the newest tick, so that
+    two schedules that both came due make one run; then the others. Ties are in the order of declaration.
+    """
+    found = [(isinstance(trigger, Scheduled), trigger.due(numbers, now)) for trigger in triggers]
+    scheduled = [reason for is_scheduled, reason in found if reason is not None and is_scheduled]
+    others = [reason for is_scheduled, reason in found if reason is not None and not is_scheduled]
+    return sorted(scheduled, key=lambda reason: -reason.tick) + others
+
+
+def due_of(triggers: Sequence[Trigger], numbers: Numbers, now: int) -> Reason | None:
+    """The first of `reasons_of`."""
+    return next(iter(reasons_of(triggers, numbers, now)), None)
+
+
+def _since(numbers: Numbers) -> int:
+    return numbers.started if numbers.last_tick is None else numbers.last_tick
+
+
+def _coalesced(missed: int) -> str:
+    if missed == 0:
+        return ""
+    number = f"{_COUNTED} or more" if missed >= _COUNTED else str(missed)
+    return f" (and for {number} missed before it)"

@@ -1,0 +1,1 @@
+"""Event → prediction; side row → feature; served row + label → live metric; registry → live model."""

@@ -1,0 +1,63 @@
+"""chunks → Faust channels → agents. The only file that names faust.App.
+
+headrace's app has no Kafka client of Faust's: librdkafka does I/O, groups and offsets (docs/decisions/0001).
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import faust
+from faust.app.base import BootStrategy
+
+from headrace.streams.chunk import Chunk, Outcome, Stamp
+
+
+class _WithoutKafka(BootStrategy):  # type: ignore[misc]  # faust is untyped
+    enable_kafka = False
+    enable_kafka_consumer = False
+    enable_kafka_producer = False
+    enable_web = False
+
+
+class _App(faust.App):  # type: ignore[misc]  # as above
+    BootStrategy = _WithoutKafka
+
+
+def streaming_app(name: str) -> Any:
+    """A Faust app that is fed by channels alone."""
+    return _App(name, broker="kafka://localhost", web_enabled=False, store="memory://", stream_wait_empty=False)
+
+
+def agent(app: Any, name: str, handle: Callable[[Chunk[Stamp]], Outcome]) -> Callable[[Chunk[Stamp]], None]:
+    """An agent that resolves each chunk's outcome with `handle`, off the event loop; gives the way to hand one over.
+
+    An exception goes to the chunk: the source ends the process with it.
+    """
+    channel = app.channel()
+    one_by_one = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def resolve(chunk: Chunk[Stamp]) -> None:
+        try:
+            chunk.outcome.set_result(handle(chunk))
+        except BaseException as error:  # noqa: BLE001  it is raised in the source's thread
+            chunk.outcome.set_exception(error)
+
+    async def process(chunks: Any) -> None:
+        loop = asyncio.get_running_loop()
+        async for chunk in chunks:
+            await loop.run_in_executor(one_by_one, resolve, chunk)
+
+    app.agent(channel, name=name)(process)
+
+    def hand_over(chunk: Chunk[Stamp]) -> None:
+        asyncio.run_coroutine_threadsafe(channel.put(chunk), app.loop)
+
+    return hand_over
+
+
+async def started(app: Any) -> None:
+    """Starts the agents; without a Kafka client nobody else opens the flow."""
+    await app.start()
+    app.flow_control.resume()

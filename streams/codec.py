@@ -1,0 +1,278 @@
+"""event bytes → decoded fields → prediction bytes, served batches.
+
+Messages are decoded one by one: joined into one array, two broken ones could mend each other (`{"a":[{}` `{}]}`),
+and for a typed struct the single call costs no more.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from headrace.models.durations import iso
+from headrace.models.errors import EventRejected
+from headrace.models.features import Column, Field, FieldKind, Topic
+from headrace.models.labels import Label
+from headrace.models.protocols import Columns
+
+Rejected = tuple[int, EventRejected]
+"""Index in the chunk, and why."""
+
+_SERVED_LIMIT = 512 * 1024  # bytes of one served batch: well under the broker's default of 1 MB a record
+_END_OF_TIME = 253_402_300_799_999  # 9999-12-31, the last that RFC 3339 can write, Unix ms
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[int, msgspec.Meta(ge=0, le=_END_OF_TIME)]
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_TYPES: Mapping[FieldKind, Any] = {
+    "number": float,
+    "category": str | int | bool,
+    "datetime": _Moment,
+    "tensor": list[Any],
+    "entity": str | int | float | bool,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """The good events of a chunk by field, and the others with their reasons."""
+
+    kept: list[int]  # index in the chunk
+    ids: list[str]
+    times: NDArray[np.int64]  # Unix ms
+    fields: Mapping[str, list[Any]]
+    rejected: list[Rejected]
+
+    def without(self, bad: Sequence[Rejected]) -> "Decoded":
+        """The same less some rows, given by their place among the kept ones."""
+        gone = {row for row, _ in bad}
+        rows = [row for row in range(len(self.kept)) if row not in gone]
+        return Decoded(
+            kept=[self.kept[row] for row in rows],
+            ids=[self.ids[row] for row in rows],
+            times=self.times[rows],
+            fields={name: [values[row] for row in rows] for name, values in self.fields.items()},
+            rejected=self.rejected + [(self.kept[row], error) for row, error in bad],
+        )
+
+
+def decode_each(
+    decode: Callable[[bytes], Any], values: Sequence[bytes | None]
+) -> tuple[list[int], list[Any], list[Rejected]]:
+    """Every value through `decode`: indexes and rows of the good ones, and the rejected. No bytes raise."""
+    try:
+        return list(range(len(values))), [decode(value) for value in values], []  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001  one at a time below, where each gets its reason
+        kept: list[int] = []
+        rows: list[Any] = []
+        rejected: list[Rejected] = []
+        for index, value in enumerate(values):
+            try:
+                rows.append(_decode_one(decode, value))
+                kept.append(index)
+            except EventRejected as error:
+                rejected.append((index, error))
+        return kept, rows, rejected
+
+
+def _decode_one(decode: Callable[[bytes], Any], value: bytes | None) -> Any:
+    if value is None:
+        raise EventRejected("tombstone", "expected a JSON object, got a record without a value")
+    if not value:
+        raise EventRejected("empty", "expected a JSON object, got an empty value")
+    try:
+        return decode(value)
+    except msgspec.ValidationError as error:
+        raise EventRejected("wrong_shape", str(error)) from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: bytes that are not UTF-8
+        raise EventRejected("not_json", str(error)) from error
+
+
+def record_decoder(name: str, types: Mapping[str, tuple[Any, bool]]) -> tuple[Callable[[bytes], Any], dict[str, str]]:
+    """A decoder for objects with these fields (JSON name → type, required), and the attribute that holds each."""
+    attributes = {field: f"f{place}" for place, field in enumerate(types)}
+    members: list[Any] = []
+    for field, (kind, required) in types.items():
+        members.append((attributes[field], kind) if required else (attributes[field], kind | None, None))
+    struct = msgspec.defstruct(
+        name, members, rename={held: field for field, held in attributes.items()}, kw_only=True, gc=False
+    )
+    return msgspec.json.Decoder(struct).decode, attributes
+
+
+def unix_ms(moment: datetime | int) -> int:
+    return moment if isinstance(moment, int) else round(moment.timestamp() * 1000)
+
+
+def check_time(ms: int, latest_ms: int) -> None:
+    """Raises EventRejected for a time that would poison a watermark, or that no calendar holds."""
+    if ms > latest_ms:
+        raise EventRejected("future", f"expected an event time up to {iso(latest_ms)}, got {iso(ms)}")
+    if ms < 0:
+        raise EventRejected("bad_time", f"expected an event time from 1970 on, got {ms} ms")
+
+
+class EventDecoder:
+    """Decodes chunks of one topic into the fields that its features read."""
+
+    def __init__(self, topic: Topic, fields: Sequence[Field], max_future_ms: int) -> None:
+        if topic.id is None:  # a Pipeline refuses it before
+            raise ValueError(topic)
+        types: dict[str, tuple[Any, bool]] = {
+            field.name: (_TYPES[field.kind], field.required) for field in fields if field.name != topic.id
+        }
+        types[topic.id] = (_Text | int, True)
+        types[topic.time] = (_Moment, True)
+        self._decode, self._attributes = record_decoder("Event", types)
+        self._topic, self._fields, self._max_future_ms = topic, tuple(fields), max_future_ms
+
+    def decode(self, values: Sequence[bytes | None], now_ms: int) -> Decoded:
+        """`now_ms` is the clock, Unix ms."""
+        kept, rows, rejected = decode_each(self._decode, values)
+        id_held, time_held = self._attributes[self._topic.id or ""], self._attributes[self._topic.time]
+        times = np.array([unix_ms(getattr(row, time_held)) for row in rows], np.int64)
+        decoded = Decoded(
+            kept=kept,
+            ids=[str(getattr(row, id_held)) for row in rows],
+            times=times,
+            fields={
+                field.name: [getattr(row, held) for row in rows]
+                for field in self._fields
+                for held in [self._attributes[field.name]]
+            },
+            rejected=rejected,
+        )
+        latest = now_ms + self._max_future_ms
+        bad = [
+            (int(row), _time_error(int(times[row]), latest)) for row in np.flatnonzero((times > latest) | (times < 0))
+        ]
+        return decoded.without(bad) if bad else decoded
+
+
+def _time_error(ms: int, latest_ms: int) -> EventRejected:
+    try:
+        check_time(ms, latest_ms)
+    except EventRejected as error:
+        return error
+    raise AssertionError(ms)
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    id: str
+    time: int  # Unix ms
+    value: float
+
+
+class LabelDecoder:
+    """Decodes chunks of a label topic."""
+
+    def __init__(self, label: Label, max_future_ms: int) -> None:
+        topic = label.topic
+        types: dict[str, tuple[Any, bool]] = {label.field: (float | bool, True)}
+        types[topic.id or ""] = (_Text | int, True)
+        types[topic.time] = (_Moment, True)
+        self._decode, held = record_decoder("Label", types)
+        self._id, self._time, self._field = held[topic.id or ""], held[topic.time], held[label.field]
+        self._label, self._max_future_ms = label, max_future_ms
+
+    def decode(self, values: Sequence[bytes | None], now_ms: int) -> tuple[list[int], list[LabelRow], list[Rejected]]:
+        """Indexes and rows of the good labels, and the rejected."""
+        kept, rows, rejected = decode_each(self._decode, values)
+        good: list[int] = []
+        labels: list[LabelRow] = []
+        for index, row in zip(kept, rows, strict=True):
+            try:
+                time = unix_ms(getattr(row, self._time))
+                check_time(time, now_ms + self._max_future_ms)
+                value = self._label.value({self._label.field: getattr(row, self._field)})
+                labels.append(LabelRow(str(getattr(row, self._id)), time, value))
+                good.append(index)
+            except EventRejected as error:
+                rejected.append((index, error))
+        return good, labels, rejected
+
+
+def times_as_text(times: NDArray[np.int64]) -> list[str]:
+    """RFC 3339 in UTC; milliseconds where the chunk has any."""
+    unit = "ms" if (times % 1000).any() else "s"
+    return [f"{text}Z" for text in np.datetime_as_string(times.astype("datetime64[ms]"), unit=unit)]  # type: ignore[call-overload]
+
+
+def served_schema(columns: Sequence[Column]) -> pa.Schema:
+    """What `<pipeline>.served` carries: identity, answer, raw features."""
+    fields = [
+        pa.field("id", pa.string()),
+        pa.field("event_time", pa.timestamp("ms", tz="UTC")),
+        pa.field("partition", pa.int32()),
+        pa.field("offset", pa.int64()),
+        pa.field("version", pa.int32()),
+        pa.field("score", pa.float64()),
+    ]
+    for column in columns:
+        size = int(np.prod(column.shape))
+        kind = {"number": pa.float64(), "category": pa.string(), "tensor": pa.list_(pa.float32(), size)}[column.kind]
+        fields.append(pa.field(column.name, kind))
+    return pa.schema(fields)
+
+
+def served_batch(
+    schema: pa.Schema,
+    *,
+    ids: Sequence[str],
+    times: NDArray[np.int64],
+    partition: int,
+    offsets: Sequence[int],
+    version: int,
+    scores: NDArray[np.float64],
+    columns: Columns,
+) -> pa.RecordBatch:
+    """The rows of one source partition, features as they were served; missing numbers are null."""
+    rows = len(ids)
+    arrays = [
+        pa.array(ids, pa.string()),
+        pa.array(times, pa.timestamp("ms", tz="UTC")),
+        pa.array(np.full(rows, partition, np.int32)),
+        pa.array(offsets, pa.int64()),
+        pa.array(np.full(rows, version, np.int32)),
+        pa.array(scores, pa.float64()),
+    ]
+    for field in list(schema)[6:]:
+        values = columns[field.name]
+        if pa.types.is_fixed_size_list(field.type):
+            arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), field.type.list_size))
+        else:
+            arrays.append(pa.array(values, field.type, from_pandas=True))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def encode_served(batch: pa.RecordBatch) -> list[tuple[bytes, int, int]]:
+    """Arrow IPC streams of at most 512 KB (one row may be larger), each with its first and last source offset."""
+    if batch.nbytes > _SERVED_LIMIT and batch.num_rows > 1:
+        half = batch.num_rows // 2
+        return encode_served(batch.slice(0, half)) + encode_served(batch.slice(half))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    offsets = batch.column("offset")
+    return [(sink.getvalue().to_pybytes(), offsets[0].as_py(), offsets[-1].as_py())]
+
+
+def decode_served(value: bytes) -> pa.RecordBatch:
+    """Raises EventRejected for anything that is not one Arrow batch of served rows."""
+    try:
+        with pa.ipc.open_stream(value) as reader:
+            table = reader.read_all()
+    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+        raise EventRejected("not_arrow", f"expected an Arrow IPC stream on the served topic: {error}") from error
+    missing = {"id", "event_time", "partition", "offset", "version", "score"} - set(table.column_names)
+    if missing:
+        raise EventRejected("wrong_shape", f"expected a served batch, it lacks {sorted(missing)}")
+    return table.combine_chunks().to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], table.schema)
+
+
+def clock_ms() -> int:
+    return round(datetime.now(UTC).timestamp() * 1000)

@@ -1,0 +1,47 @@
+"""a record that cannot be used → `<pipeline>.dead-letters`, with its original bytes and a reason."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.models.errors import EventRejected
+from headrace.models.records import REASON_HEADER, SOURCE_HEADER
+
+Headers = list[tuple[str, bytes | None]]
+
+
+class Message(Protocol):
+    """What we read of a confluent_kafka message."""
+
+    def topic(self) -> str | None: ...
+    def partition(self) -> int | None: ...
+    def offset(self) -> int | None: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def headers(self) -> Headers | None: ...
+    def timestamp(self) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """A record to produce. `partition` -1 leaves it to the producer's partitioner."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    partition: int = -1
+
+
+_REASON_LIMIT = 1_000  # bytes: the topic allows 64 KB more than the source for our headers
+
+
+def dead_letter(topic: str, message: Message, error: EventRejected) -> Out:
+    source = f"{message.topic()}/{message.partition()}/{message.offset()}"
+    reason = str(error).encode()[:_REASON_LIMIT]
+    headers = [*(message.headers() or []), (REASON_HEADER, reason), (SOURCE_HEADER, source.encode())]
+    return Out(topic, message.key(), message.value(), headers)
+
+
+def dead_letters(topic: str, messages: Sequence[Message], rejected: Sequence[tuple[int, EventRejected]]) -> list[Out]:
+    return [dead_letter(topic, messages[index], error) for index, error in rejected]

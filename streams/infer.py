@@ -1,0 +1,148 @@
+"""chunk of events → decode → features → scores → predictions, served batches and dead letters. No I/O but the store."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.models.errors import EventRejected
+from headrace.models.facts import DeadLettered, Predicted
+from headrace.models.pipeline import Pipeline
+from headrace.models.protocols import Columns
+from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER, VERSION_HEADER, Prediction
+from headrace.streams.chunk import Chunk, Outcome
+from headrace.streams.codec import Decoded, clock_ms, encode_served, served_batch, times_as_text
+from headrace.streams.dead_letters import Message, Out, dead_letters
+from headrace.streams.model import LiveModel
+from headrace.streams.rings import FeatureStore
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topics:
+    """headrace's own topics of a pipeline, with the prefix of the cluster."""
+
+    predictions: str
+    served: str
+    dead_letters: str
+    history: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The good rows of some events."""
+
+    decoded: Decoded
+    columns: Columns
+    scores: NDArray[np.float64]
+    model: LiveModel
+    seconds: dict[str, float]
+
+
+def score(model: LiveModel, store: FeatureStore | None, values: Sequence[bytes | None], now_ms: int) -> Scored:
+    """Events as bytes to scores, whoever asks: the stream, the backfill, `headrace.testing`."""
+    marks = [monotonic()]
+    decoded = model.decoder.decode(values, now_ms)
+    marks.append(monotonic())
+    decoded, columns = model.plan.compute(decoded, store)
+    marks.append(monotonic())
+    scores = np.empty(0)
+    if decoded.kept:
+        scores = model.predictor.predict(columns, len(decoded.kept))
+        bad = [(int(row), _not_finite(scores[row], model)) for row in np.flatnonzero(~np.isfinite(scores))]
+        if bad:
+            good = np.isfinite(scores)
+            decoded, scores = decoded.without(bad), scores[good]
+            columns = {name: array[good] for name, array in columns.items()}
+    marks.append(monotonic())
+    stages = zip(("decode", "features", "infer"), np.diff(marks).tolist(), strict=True)
+    return Scored(decoded=decoded, columns=columns, scores=scores, model=model, seconds=dict(stages))
+
+
+def _not_finite(value: float, model: LiveModel) -> EventRejected:
+    return EventRejected("score_not_finite", f"version {model.version} answered {value}")
+
+
+class Inference:
+    """The agent's handler: a chunk in, its outcome out."""
+
+    def __init__(self, pipeline: Pipeline, topics: Topics, store: FeatureStore | None) -> None:
+        self._pipeline, self._topics, self._store = pipeline, topics, store
+        self.sample: tuple[Columns, int] | None = None  # the newest rows: what a new version is warmed on
+
+    def handle(self, chunk: Chunk[LiveModel]) -> Outcome:
+        begun = monotonic()
+        scored = score(chunk.stamp, self._store, [message.value() for message in chunk.messages], clock_ms())
+        decoded = scored.decoded
+        scored_at = monotonic()
+        records = dead_letters(self._topics.dead_letters, chunk.messages, decoded.rejected)
+        facts: list[object] = []
+        if decoded.kept:
+            self.sample = (scored.columns, len(decoded.kept))
+            records += self._predictions(chunk.messages, scored)
+            records += self._served(chunk.messages, scored)
+            seconds = {"wait": begun - chunk.taken_at, **scored.seconds, "encode": monotonic() - scored_at}
+            facts.append(self._predicted(scored, seconds))
+        if decoded.rejected:
+            reasons = Counter(error.reason for _, error in decoded.rejected)
+            facts.append(DeadLettered(pipeline=self._pipeline.name, topic=self._pipeline.events.name, reasons=reasons))
+        return Outcome(records=records, facts=facts)
+
+    def _predicted(self, scored: Scored, seconds: dict[str, float]) -> Predicted:
+        return Predicted(
+            pipeline=self._pipeline.name,
+            version=scored.model.version,
+            rows=len(scored.scores),
+            seconds=seconds,
+            newest_event=int(scored.decoded.times.max()),
+        )
+
+    def _predictions(self, messages: Sequence[Message], scored: Scored) -> list[Out]:
+        """One record per event: its partition, its key, its headers and the version."""
+        decoded, version = scored.decoded, scored.model.version
+        version_header = (VERSION_HEADER, str(version).encode())
+        decide, name, topic = self._pipeline.label.decide, self._pipeline.name, self._topics.predictions
+        records = []
+        rows = zip(decoded.kept, decoded.ids, times_as_text(decoded.times), scored.scores.tolist(), strict=True)
+        for index, event_id, time, value in rows:
+            message = messages[index]
+            partition = message.partition() or 0
+            prediction = Prediction(
+                id=event_id,
+                prediction=value,
+                decision=decide(value),
+                pipeline=name,
+                version=version,
+                event_time=time,
+                source=(message.topic() or "", partition, message.offset() or 0),
+            )
+            headers = [*(message.headers() or ()), version_header]
+            records.append(Out(topic, message.key(), _encode(prediction), headers, partition))
+        return records
+
+    def _served(self, messages: Sequence[Message], scored: Scored) -> list[Out]:
+        """One Arrow batch per source partition, in the partition of the same number."""
+        decoded = scored.decoded
+        partitions = np.array([messages[index].partition() for index in decoded.kept])
+        records = []
+        for partition in np.unique(partitions).tolist():
+            rows = np.flatnonzero(partitions == partition)
+            batch = served_batch(
+                scored.model.schema,
+                ids=[decoded.ids[row] for row in rows],
+                times=decoded.times[rows],
+                partition=partition,
+                offsets=[messages[decoded.kept[row]].offset() or 0 for row in rows],
+                version=scored.model.version,
+                scores=scored.scores[rows],
+                columns={name: array[rows] for name, array in scored.columns.items()},
+            )
+            for value, first, last in encode_served(batch):
+                headers = [(FIRST_OFFSET_HEADER, str(first).encode()), (LAST_OFFSET_HEADER, str(last).encode())]
+                records.append(Out(self._topics.served, None, value, [*headers], partition))
+        return records

@@ -1,0 +1,247 @@
+"""A training in its own process: what it gives back, and what becomes of its accidents."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from headrace.models.errors import RunFailed
+from headrace.trainer.process import Trainer
+from headrace.trainer.run import Champion, RunRequest, RunResult, train_candidate
+
+HOUR = 3_600_000
+START = 1_372_896_000_000  # 2013-07-04T00:00Z
+ROWS = 800
+
+PIPELINES = """
+import ctypes, os, signal, sys, threading
+from headrace.models.features import Category, Number, Topic
+from headrace.models.labels import Binary
+from headrace.models.pipeline import Last, Pipeline
+from headrace.trainer.gate import Gate
+from headrace.trainer.learners import Torch
+
+
+def net(inputs):
+    import torch
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = torch.nn.Embedding(inputs.categories[0], 4)
+            self.last = torch.nn.Linear(inputs.numbers + 4, 1)
+
+        def forward(self, numbers, categories):
+            return self.last(torch.cat([numbers, self.embedding(categories[:, 0])], 1)).squeeze(1)
+
+    return Net()
+
+
+def nan(inputs):
+    module = net(inputs)
+    module.last.weight.data.fill_(float("nan"))
+    return module
+
+
+class Own:
+    def __init__(self, accident):
+        self.train = lambda dataset, context: accident()
+
+
+def killed():
+    print("about to die", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+LEARNERS = {
+    "good": Torch(net, epochs=4, batch_size=64, lr=0.02),
+    "nan": Torch(nan),
+    "killed": Own(killed),
+    "segfault": Own(lambda: ctypes.string_at(0)),
+    "exit": Own(lambda: os._exit(3)),
+    "forever": Own(lambda: threading.Event().wait()),
+    "greedy": Own(lambda: bytearray(1 << 40)),
+    "raises": Own(lambda: 1 / 0),
+    "sys_exit": Own(lambda: sys.exit("enough")),
+    "none": None,
+}
+
+
+def load(name):
+    labels, events = Topic("arrivals", id="id", time="at"), Topic("flights", id="id", time="at")
+    return Pipeline(
+        name="flights",
+        events=events,
+        features=[Number("distance"), Number("wind", nullable=True), Category("carrier")],
+        label=Binary(labels, "late", within="36h", if_absent="drop"),
+        learner=LEARNERS[name],
+        train_on=Last("8w", holdout="5d"),
+        gate=Gate("roc_auc", max_loss=0.005),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A module of pipelines and a directory with what was served and labelled."""
+    path = tmp_path_factory.mktemp("world")
+    (path / "trainer_pipelines.py").write_text(PIPELINES)
+    random = np.random.default_rng(0)
+    distance, wind = random.normal(900, 200, ROWS), random.normal(10, 4, ROWS)
+    ids = [f"flight{i}" for i in range(ROWS)]
+    served = pa.RecordBatch.from_pydict(
+        {
+            "id": pa.array(ids),
+            "event_time": pa.array([START + i * HOUR for i in range(ROWS)], pa.timestamp("ms", "UTC")),
+            "partition": pa.array([i % 3 for i in range(ROWS)], pa.int32()),
+            "offset": pa.array([i // 3 for i in range(ROWS)], pa.int64()),
+            "version": pa.array([0] * ROWS, pa.int32()),
+            "score": pa.array([0.5] * ROWS),
+            "distance": pa.array(distance),
+            "wind": pa.array(np.where(random.random(ROWS) < 0.1, np.nan, wind), from_pandas=True),
+            "carrier": pa.array(random.choice(["UA", "AA"], ROWS)),
+        }
+    )
+    late = (distance + random.normal(0, 100, ROWS) > 900).astype(float)
+    times = pa.array([START + (i + 2) * HOUR for i in range(ROWS)], pa.int64())
+    labels = pa.RecordBatch.from_pydict({"id": pa.array(ids), "time": times, "value": pa.array(late)})
+    for name, batch in (("served-0", served.slice(0, 300)), ("served-1", served.slice(300)), ("labels", labels)):
+        with pa.ipc.new_stream(path / f"{name}.arrow", batch.schema) as stream:
+            stream.write_batch(batch)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    with Trainer(memory_mb=1024) as trainer:
+        yield trainer
+
+
+@pytest.fixture
+def request_for(world, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(world))
+
+    def request(learner, out="out", **more):
+        return RunRequest(
+            run="r1",
+            loader="trainer_pipelines:load",
+            pipeline=learner,
+            at_ms=START + ROWS * HOUR,
+            data=str(world),
+            out=str(tmp_path / out),
+            cache=str(tmp_path / "cache"),
+            import_path=(str(world),),
+            **more,
+        )
+
+    return request
+
+
+def test_a_run_gives_a_model_a_verdict_and_where_both_come_from(trainer, request_for, tmp_path):
+    stages = []
+    result = trainer.start(request_for("good", snapshots=str(tmp_path / "snapshots"))).wait(
+        on_progress=lambda stage, facts: stages.append((stage, facts))
+    )
+    assert result.promote
+    assert "against 0.5 of version 0" in result.verdict
+    assert result.metrics["roc_auc"] > 0.8
+    assert (result.rows, result.holdout_rows, result.counts["joined"], result.counts["open"]) == (680, 119, 799, 1)
+    assert result.trained_from == "2013-07-04T00:00:00Z"
+    assert result.null_shares == {"wind": pytest.approx(0.1, abs=0.05)}
+    assert result.libraries.keys() >= {"torch", "onnx", "onnxruntime", "numpy"}
+    assert result.seconds.keys() == {"load", "join", "train", "evaluate"}
+    assert [stage for stage, facts in stages if not facts] == ["load", "join", "train", "evaluate"]
+    assert [facts["epoch"] for _, facts in stages if "epoch" in facts] == [1, 2, 3, 4]
+    written = msgspec.json.decode((tmp_path / "out" / "result.json").read_bytes(), type=RunResult)
+    assert written == result
+    assert len((tmp_path / "out" / "model.onnx").read_bytes()) == result.onnx_bytes
+    assert [path.stem for path in (tmp_path / "snapshots").iterdir()] == [result.dataset_sha256[:32]]
+
+
+def test_the_same_data_and_seed_give_the_same_bytes_in_any_process(trainer, request_for, tmp_path):
+    first = trainer.start(request_for("good", "first")).wait()
+    again = train_candidate(request_for("good", "again"))
+    assert again.dataset_sha256 == first.dataset_sha256
+    assert (tmp_path / "again/model.onnx").read_bytes() == (tmp_path / "first/model.onnx").read_bytes()
+
+
+def test_the_champion_is_judged_by_its_own_schema_on_the_same_rows(trainer, request_for, tmp_path, world):
+    first = trainer.start(request_for("good", "first")).wait()
+    champion = Champion(version=4, onnx=str(tmp_path / "first/model.onnx"))
+    second = trainer.start(request_for("good", "second", champion=champion)).wait()
+    assert second.champion_metrics == first.metrics
+    assert second.numbers["gain"] == 0
+    assert second.verdict.endswith("of version 4: not worse by more than 0.005")
+
+
+@pytest.mark.parametrize(
+    ("learner", "reason", "detail"),
+    [
+        ("nan", "loss_not_finite", "the loss is nan in step 1"),
+        ("killed", "crashed", "ended by SIGKILL; last words: about to die"),
+        ("segfault", "crashed", "ended by SIGSEGV"),
+        ("exit", "crashed", "ended with status 3"),
+        ("greedy", "memory", "more than 1024 MB"),
+        ("raises", "learner_raised", "ZeroDivisionError at trainer_pipelines.py"),
+        ("sys_exit", "raised", "SystemExit: enough"),
+        ("none", "no_learner", "give it one"),
+        ("absent", "pipeline_unreadable", "KeyError: 'absent'"),
+    ],
+)
+def test_every_accident_is_a_failed_run_with_a_reason(trainer, request_for, learner, reason, detail):
+    with pytest.raises(RunFailed) as failure:
+        trainer.start(request_for(learner)).wait()
+    assert failure.value.reason == reason
+    assert detail in failure.value.detail
+
+
+def test_a_run_that_takes_too_long_is_ended(trainer, request_for):
+    with pytest.raises(RunFailed, match=r"timeout: ended after 0\.2 s"):
+        trainer.start(request_for("forever"), time_limit_s=0.2).wait()
+
+
+def test_a_run_may_be_waited_for_in_slices_and_cancelled(trainer, request_for):
+    run = trainer.start(request_for("forever"))
+    training = threading.Event()
+    assert run.wait(0) is None
+
+    def on_progress(stage, _facts):
+        if stage == "train":
+            training.set()
+            run.cancel()
+
+    with pytest.raises(RunFailed, match="cancelled"):
+        run.wait(on_progress=on_progress)
+    assert training.is_set()
+
+
+def test_runs_go_on_side_by_side_and_one_that_dies_leaves_the_other_alone(trainer, request_for):
+    good, killed = trainer.start(request_for("good", "a")), trainer.start(request_for("killed", "b"))
+    with pytest.raises(RunFailed, match="crashed"):
+        killed.wait()
+    assert good.wait().promote
+
+
+def test_a_forkserver_that_died_is_started_again(trainer, request_for):
+    trainer.warm_up()
+    os.kill(trainer._process.pid, signal.SIGKILL)
+    trainer._process.wait()
+    assert trainer.start(request_for("good")).wait().promote
+
+
+def test_prints_of_users_code_go_to_the_runs_log(trainer, request_for, tmp_path, capfd):
+    with pytest.raises(RunFailed):
+        trainer.start(request_for("killed")).wait()
+    assert capfd.readouterr().out == ""
+    assert "about to die" in (tmp_path / "out" / "run.log").read_text()
+
+
+def test_the_result_is_plain_json(trainer, request_for, tmp_path):
+    trainer.start(request_for("good")).wait()
+    assert json.loads(Path(tmp_path / "out/result.json").read_text())["promote"] is True

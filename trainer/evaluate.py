@@ -1,0 +1,60 @@
+"""candidate + champion on the holdout → evidence: both as what would serve, on identical rows (law 7)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.models.errors import RunFailed
+from headrace.models.metrics import measure
+from headrace.models.protocols import Columns, Dataset, Evidence
+from headrace.models.session import Predictor
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The baseline: one answer to everything."""
+
+    value: float
+
+    def predict(self, _columns: Columns, rows: int) -> NDArray[np.float64]:
+        return np.full(rows, self.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    evidence: Evidence
+    metrics: dict[str, float]  # the candidate's
+    champion_metrics: dict[str, float]
+
+
+def evaluate(
+    holdout: Dataset, candidate: Predictor, champion: Predictor, champion_columns: Columns, champion_version: int
+) -> Evaluation:
+    """`champion_columns` are the same rows by the champion's schema. Raises RunFailed("scores_not_finite")."""
+    rows = len(holdout)
+    scores = _scores("the candidate", candidate, holdout.columns, rows)
+    if not np.isfinite(scores).all():
+        count = int((~np.isfinite(scores)).sum())
+        raise RunFailed(
+            "scores_not_finite", f"the candidate answers NaN or infinity to {count} of {rows} held-out rows"
+        )
+    champion_scores = _scores(f"version {champion_version}", champion, champion_columns, rows)
+    return Evaluation(
+        evidence=Evidence(
+            task=holdout.task,
+            labels=holdout.labels,
+            candidate=scores,
+            champion=champion_scores,
+            champion_version=champion_version,
+        ),
+        metrics=measure(holdout.task, holdout.labels, scores),
+        champion_metrics=measure(holdout.task, holdout.labels, champion_scores),
+    )
+
+
+def _scores(who: str, predictor: Predictor, columns: Columns, rows: int) -> NDArray[np.float64]:
+    try:
+        return predictor.predict(columns, rows)
+    except Exception as error:  # onnxruntime's errors share no base of their own
+        raise RunFailed("evaluation", f"{who} cannot score the {rows} held-out rows: {error}") from error

@@ -1,0 +1,218 @@
+"""dataset → candidate → verdict: one training from beginning to end, in one process. It publishes nothing."""
+
+import importlib
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from headrace.models.durations import iso
+from headrace.models.errors import HeadraceError, RegistryRefused, RunFailed
+from headrace.models.pipeline import Pipeline
+from headrace.models.protocols import Dataset, TrainContext, Trained
+from headrace.models.schema import Schema
+from headrace.models.session import Predictor, Session
+from headrace.trainer.dataset import Joined, dataset_sha256, join, read_stream_files, snapshot, to_columns, to_dataset
+from headrace.trainer.evaluate import Constant, evaluate
+from headrace.trainer.gate import Always
+from headrace.trainer.split import split
+
+MODEL, RESULT = "model.onnx", "result.json"
+_LIBRARIES = ("headrace", "numpy", "onnx", "onnxruntime", "pyarrow", "torch")
+
+Progress = Callable[[str, dict[str, float]], None]
+"""Stage and facts, while a run goes on."""
+
+
+class Champion(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that serves now: a graph with its schema, or the baseline's one answer."""
+
+    version: int = 0
+    onnx: str | None = None  # path
+    schema: Schema | None = None
+    baseline: float = 0.5
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a training needs, as data: it crosses into the trainer's process as JSON."""
+
+    run: str
+    loader: str  # "module:function" that gives the Pipeline for `pipeline`
+    pipeline: str
+    at_ms: int  # the tick: nothing newer is seen
+    data: str  # directory with the Arrow IPC stream files served*.arrow and labels*.arrow
+    out: str  # directory for model.onnx, result.json and run.log
+    cache: str  # directory that survives runs
+    champion: Champion = Champion()
+    snapshots: str | None = None  # directory for the dataset as Parquet
+    import_path: tuple[str, ...] = ()  # in front of sys.path: the pipeline file's folder
+    threads: int = 1
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a manifest and a `Finished` record say of the run."""
+
+    promote: bool
+    verdict: str
+    numbers: dict[str, float]  # of the verdict; figures that cannot be said are left out, here and below
+    metrics: dict[str, float]
+    champion_metrics: dict[str, float]
+    task: str
+    rows: int
+    holdout_rows: int
+    trained_from: str
+    trained_through: str
+    dataset_sha256: str
+    counts: dict[str, int]  # of the join
+    lacking: dict[str, int]  # joined rows that are older than a column's declaration
+    null_shares: dict[str, float]
+    hyperparameters: dict[str, Any]
+    curves: dict[str, list[float]]
+    libraries: dict[str, str]
+    seconds: dict[str, float]  # by stage
+    onnx_bytes: int
+
+
+def train_candidate(request: RunRequest, progress: Progress = lambda _stage, _facts: None) -> RunResult:
+    """Writes model.onnx and result.json into `request.out`. Every failure is a RunFailed."""
+    seconds: dict[str, float] = {}
+    out = Path(request.out)
+    out.mkdir(parents=True, exist_ok=True)
+
+    with _stage("load", seconds, progress):
+        pipeline = _load(request)
+        schema = pipeline.schema
+        champion, champion_schema = _champion(request.champion, schema, request.threads)
+    with _stage("join", seconds, progress):
+        joined = _join(request, pipeline)
+        dataset = to_dataset(joined, schema, pipeline.label.task)
+        sha256 = dataset_sha256(joined)
+        if request.snapshots:
+            snapshot(joined, Path(request.snapshots), sha256)
+        train, holdout = split(dataset, pipeline.train_on, request.at_ms)
+    progress("join", {"rows": len(train), "holdout_rows": len(holdout)})
+    with _stage("train", seconds, progress):
+        context = TrainContext(
+            schema=schema, cache=Path(request.cache), progress=lambda facts: progress("train", dict(facts))
+        )
+        trained = _train(pipeline, train, context)
+    with _stage("evaluate", seconds, progress):
+        champion_columns = to_columns(joined.table.slice(len(train)), champion_schema)
+        candidate = _session(trained.onnx, schema, request.threads)
+        evaluation = evaluate(holdout, candidate, champion, champion_columns, request.champion.version)
+        verdict = (pipeline.gate or Always()).judge(evaluation.evidence)
+
+    result = RunResult(
+        promote=verdict.promote,
+        verdict=verdict.reason,
+        numbers=_finite(verdict.numbers),
+        metrics=_finite(evaluation.metrics),
+        champion_metrics=_finite(evaluation.champion_metrics),
+        task=dataset.task,
+        rows=len(train),
+        holdout_rows=len(holdout),
+        trained_from=iso(int(train.times[0])),
+        trained_through=iso(int(train.times[-1])),
+        dataset_sha256=sha256,
+        counts=msgspec.to_builtins(joined.counts),
+        lacking=joined.lacking,
+        null_shares=null_shares(train, schema),
+        hyperparameters=dict(trained.hyperparameters),
+        curves={name: list(values) for name, values in trained.curves.items()},
+        libraries=_libraries(),
+        seconds=seconds,
+        onnx_bytes=len(trained.onnx),
+    )
+    (out / MODEL).write_bytes(trained.onnx)
+    (out / RESULT).write_bytes(msgspec.json.encode(result))
+    return result
+
+
+def null_shares(dataset: Dataset, schema: Schema) -> dict[str, float]:
+    """Share of missing values per nullable column."""
+    shares = {}
+    for column in schema.columns:
+        if column.nullable and len(dataset):
+            values = dataset.columns[column.name]
+            missing = np.isnan(values) if column.kind == "number" else values == None  # noqa: E711  element by element
+            shares[column.name] = float(np.mean(missing))
+    return shares
+
+
+def _load(request: RunRequest) -> Pipeline:
+    module_name, _, name = request.loader.partition(":")
+    try:
+        loaded = getattr(importlib.import_module(module_name), name)(request.pipeline)
+    except Exception as error:
+        raise RunFailed("pipeline_unreadable", f"{request.pipeline}: {type(error).__name__}: {error}") from error
+    if not isinstance(loaded, Pipeline):
+        raise RunFailed("pipeline_unreadable", f"{request.loader} gave {type(loaded).__name__}, expected a Pipeline")
+    if loaded.learner is None:
+        raise RunFailed("no_learner", f"pipeline {loaded.name} has no learner: give it one, for example Torch(…)")
+    return loaded
+
+
+def _join(request: RunRequest, pipeline: Pipeline) -> Joined:
+    absent = pipeline.label.if_absent
+    return join(
+        read_stream_files(Path(request.data), "served*.arrow"),
+        read_stream_files(Path(request.data), "labels*.arrow"),
+        within_ms=pipeline.label.within_ms,
+        if_absent="drop" if absent is None or isinstance(absent, str) else float(absent),
+        as_of_ms=request.at_ms,
+        window_ms=pipeline.train_on.window_ms,
+    )
+
+
+def _train(pipeline: Pipeline, train: Dataset, context: TrainContext) -> Trained:
+    assert pipeline.learner is not None  # noqa: S101  _load has seen to it
+    try:
+        return pipeline.learner.train(train, context)
+    except (HeadraceError, MemoryError):
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        raise RunFailed("learner_raised", f"{type(error).__name__} at {where}: {error}") from error
+
+
+def _champion(champion: Champion, schema: Schema, threads: int) -> tuple[Predictor, Schema]:
+    if champion.onnx is None:
+        return Constant(champion.baseline), schema
+    known = champion.schema or schema
+    return _session(Path(champion.onnx).read_bytes(), known, threads), known
+
+
+def _session(onnx: bytes, schema: Schema, threads: int) -> Session:
+    try:
+        return Session(onnx, schema, threads)
+    except RegistryRefused as error:
+        raise RunFailed(error.reason, error.detail) from error
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _finite(numbers: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
+
+
+@contextmanager
+def _stage(name: str, seconds: dict[str, float], progress: Progress) -> Iterator[None]:
+    progress(name, {})
+    begun = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - begun, 4)

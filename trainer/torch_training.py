@@ -1,0 +1,181 @@
+"""encoded rows → trained network → ONNX. Seeded, on as many threads as were asked for; the whole loop is on this page.
+
+Rows stay in memory as tensors and batches are shuffled indices: no loader, no workers.
+"""
+
+import copy
+import importlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from headrace.models.errors import HeadraceError, RunFailed
+from headrace.models.protocols import Dataset, Task, TrainContext, Trained
+from headrace.trainer.encoding import Encoded, NetInputs, fit
+from headrace.trainer.export import export
+from headrace.trainer.learners import Torch
+
+_WARM_UP = 0.1  # share of all steps in which the learning rate rises
+_SAMPLE_ROWS = 256  # real rows for the parity check
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The whole encoded dataset as tensors; `labels` [n] as the loss wants them."""
+
+    inputs: tuple[torch.Tensor, ...]  # numbers [n, p], categories [n, q], tensors [n, *shape]
+    labels: torch.Tensor
+
+    def batch(self, rows: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        return tuple(tensor[rows] for tensor in self.inputs), self.labels[rows]
+
+
+def train(settings: Torch, dataset: Dataset, context: TrainContext) -> Trained:
+    with _seeded(settings.seed, settings.threads):
+        # what the network sees: raw columns → standardised numbers, category indices
+        encoder = fit(dataset.columns, context.schema)
+        encoded = encoder.transform(dataset.columns, len(dataset))
+        center, spread = _label_scale(dataset.labels, dataset.task)
+        rows = _to_tensors(encoded, (dataset.labels - center) / spread, settings)
+
+        module = _build(settings, encoder.inputs)
+        curves = _fit(module, rows, settings, dataset.task, context)
+
+        module.eval()
+        sample = dataset.take(slice(-_SAMPLE_ROWS, None)).columns
+        affine = (center, spread) if dataset.task == "regression" else None
+        onnx = export(module, encoder, affine, sample, context.cache)
+    hyperparameters = {**asdict(settings), "build": settings.place, "parameters": _size(module)}
+    return Trained(onnx=onnx, hyperparameters=hyperparameters, curves=curves)
+
+
+def _fit(
+    module: torch.nn.Module, rows: _Rows, settings: Torch, task: Task, context: TrainContext
+) -> dict[str, list[float]]:
+    """Leaves the best weights in the module; returns the losses per epoch."""
+    loss_of = torch.nn.BCEWithLogitsLoss() if task == "binary" else torch.nn.MSELoss()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    order = torch.randperm(len(rows.labels))
+    held = int(len(order) * settings.validation)
+    validation, training = order[:held], order[held:]
+    steps = settings.epochs * math.ceil(len(training) / settings.batch_size)
+    step, best, best_weights, stale = 0, math.inf, None, 0
+    curves: dict[str, list[float]] = {"loss": [], "validation_loss": []}
+    for epoch in range(1, settings.epochs + 1):
+        module.train()
+        total = 0.0
+        for picked in torch.split(training[torch.randperm(len(training))], settings.batch_size):
+            step += 1
+            optimizer.param_groups[0]["lr"] = settings.lr * _ramp(step / steps)
+            inputs, labels = rows.batch(picked)
+            optimizer.zero_grad()
+            loss = loss_of(_forward(module, inputs), labels)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise RunFailed("loss_not_finite", f"the loss is {value} in step {step}; lower lr or look at the rows")
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
+            optimizer.step()
+            total += value * len(picked)
+        curves["loss"].append(total / len(training))
+        judged = _validate(module, rows, validation, loss_of, settings.batch_size) if held else curves["loss"][-1]
+        curves["validation_loss"].append(judged)
+        context.progress({"epoch": epoch, "loss": curves["loss"][-1], "validation_loss": judged})
+        if not math.isfinite(judged):
+            raise RunFailed("loss_not_finite", f"the validation loss is {judged} after epoch {epoch}; lower lr")
+        if judged < best:
+            best, best_weights, stale = judged, copy.deepcopy(module.state_dict()), 0
+        else:
+            stale += 1
+            if stale >= settings.patience:
+                break
+    module.load_state_dict(best_weights or module.state_dict())
+    return curves
+
+
+def _forward(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    with _users_code("the network's forward"):
+        values = module(*inputs)
+    rows = (len(inputs[0]),)
+    if not isinstance(values, torch.Tensor) or tuple(values.shape) != rows:
+        came = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        raise RunFailed("wrong_shape", f"expected one value per row, {rows}, from forward; got {came}: squeeze it")
+    return values
+
+
+def _validate(
+    module: torch.nn.Module,
+    rows: _Rows,
+    validation: torch.Tensor,
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    batch_size: int,
+) -> float:
+    module.eval()
+    total = 0.0
+    with torch.no_grad():
+        for picked in torch.split(validation, batch_size):
+            inputs, labels = rows.batch(picked)
+            total += float(loss_of(_forward(module, inputs), labels)) * len(picked)
+    return total / len(validation)
+
+
+def _to_tensors(encoded: Encoded, labels: NDArray[np.float64], settings: Torch) -> _Rows:
+    categories = encoded.categories.copy()
+    hidden = np.random.default_rng(settings.seed).random(categories.shape, np.float32) < settings.unknown
+    categories[hidden] = 0
+    arrays = (encoded.numbers, categories, *encoded.tensors)
+    return _Rows(tuple(map(torch.from_numpy, arrays)), torch.from_numpy(labels.astype(np.float32)))
+
+
+def _build(settings: Torch, inputs: NetInputs) -> torch.nn.Module:
+    with _users_code(settings.place):
+        build = settings.build
+        if isinstance(build, str):
+            module_name, _, name = build.partition(":")
+            build = getattr(importlib.import_module(module_name), name)
+        module = build(inputs)
+    if not isinstance(module, torch.nn.Module):
+        raise RunFailed("learner_raised", f"{settings.place}: expected a torch.nn.Module, got {type(module).__name__}")
+    return module
+
+
+def _label_scale(labels: NDArray[np.float64], task: Task) -> tuple[float, float]:
+    return (0.0, 1.0) if task == "binary" else (float(labels.mean()), float(labels.std()) or 1.0)
+
+
+def _ramp(share: float) -> float:
+    return min(share / _WARM_UP, (1 - share) / (1 - _WARM_UP))
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@contextmanager
+def _users_code(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (HeadraceError, MemoryError):
+        raise
+    except Exception as error:
+        raise RunFailed("learner_raised", f"{what}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _seeded(seed: int, threads: int) -> Iterator[None]:
+    """The caller's random state and threads come back afterwards: `check` trains inside the user's own process."""
+    before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic)
+            torch.set_num_threads(before)
