@@ -1,7 +1,80 @@
-"""headrace: keeps machine-learning models fresh on a stream."""
-from headrace.models.features import *  # noqa
-from headrace.models.labels import Binary, Regression  # noqa
-from headrace.models.pipeline import Last, Pipeline  # noqa
-from headrace.scheduler.triggers import Cron  # noqa
-from headrace.trainer.gate import Gate  # noqa
-from headrace.trainer.learners import Torch  # noqa
+"""headrace keeps machine-learning models fresh on a stream: the names that a pipeline file uses.
+
+They are loaded on first use (PEP 562), so that `import headrace` costs nothing and a process reads a pipeline file
+without torch, Kafka or Redis clients.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headrace.models.errors import BadInput as BadInput
+    from headrace.models.errors import DeclarationError as DeclarationError
+    from headrace.models.errors import HeadraceError as HeadraceError
+    from headrace.models.features import Aggregate as Aggregate
+    from headrace.models.features import Category as Category
+    from headrace.models.features import Datetime as Datetime
+    from headrace.models.features import Function as Function
+    from headrace.models.features import Lookup as Lookup
+    from headrace.models.features import Number as Number
+    from headrace.models.features import Tensor as Tensor
+    from headrace.models.features import Topic as Topic
+    from headrace.models.labels import Binary as Binary
+    from headrace.models.labels import Regression as Regression
+    from headrace.models.pipeline import Last as Last
+    from headrace.models.pipeline import Pipeline as Pipeline
+    from headrace.models.protocols import Reason as Reason
+    from headrace.models.protocols import Trained as Trained
+    from headrace.models.protocols import Verdict as Verdict
+    from headrace.scheduler.triggers import Always as Always
+    from headrace.scheduler.triggers import Cron as Cron
+    from headrace.scheduler.triggers import Every as Every
+    from headrace.scheduler.triggers import Never as Never
+    from headrace.scheduler.triggers import NewLabels as NewLabels
+    from headrace.trainer.gate import Gate as Gate
+    from headrace.trainer.learners import Torch as Torch
+
+    __version__: str
+
+_PLACES = {
+    "headrace.models.errors": ("BadInput", "DeclarationError", "HeadraceError"),
+    "headrace.models.features": (
+        "Aggregate",
+        "Category",
+        "Datetime",
+        "Function",
+        "Lookup",
+        "Number",
+        "Tensor",
+        "Topic",
+    ),
+    "headrace.models.labels": ("Binary", "Regression"),
+    "headrace.models.pipeline": ("Last", "Pipeline"),
+    "headrace.models.protocols": ("Reason", "Trained", "Verdict"),  # what users' own triggers, learners, gates return
+    "headrace.scheduler.triggers": ("Always", "Cron", "Every", "Never", "NewLabels"),
+    "headrace.trainer.gate": ("Gate",),
+    "headrace.trainer.learners": ("Torch",),
+}
+_MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604  the names are text
+    "__version__",
+    *sorted(_MODULE_OF),
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415  read only when asked for
+
+        value: Any = version("headrace")
+    elif name in _MODULE_OF:
+        value = getattr(import_module(_MODULE_OF[name]), name)
+    else:
+        raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -69,7 +69,7 @@ class Replay:
         self, settings: Settings, names: Names, store: FeatureStore | None, alive: Callable[[], None] = lambda: None
     ) -> None:
         self._names, self._store, self._alive = names, store, alive
-        self._producer = Producer(producer_config(settings, linger_ms=0))
+        self._producer = Producer(producer_config(settings, linger_ms=1))
         self._group = Consumer(consumer_config(settings, f"{names.pipeline.name}.infer"))  # asks, never joins
         self._runs = TopicReader(settings, [names.of(RUNS)])
         self._history = TopicReader(settings, [names.topics.history])

@@ -24,6 +24,7 @@ class TopicReader:
     def __init__(self, settings: Settings, topics: Sequence[str], begin: Mapping[Partition, int] | None = None) -> None:
         config = consumer_config(settings, "headrace.reader", **{"enable.partition.eof": True})
         self._consumer = Consumer(config)
+        self._asker = Consumer(config)  # on the reader's own connection a question waits behind its fetch, for 500 ms
         partitions = [(topic, number) for topic in topics for number in partitions_of(self._consumer, topic)]
         self.positions: dict[Partition, int] = {
             partition: (begin or {}).get(partition, OFFSET_BEGINNING) for partition in partitions
@@ -50,7 +51,7 @@ class TopicReader:
     def ends(self) -> dict[Partition, int]:
         """The end offset of each partition now."""
         return {
-            partition: self._consumer.get_watermark_offsets(
+            partition: self._asker.get_watermark_offsets(
                 TopicPartition(*partition), timeout=_METADATA_SECONDS, cached=False
             )[1]
             for partition in self.positions
@@ -58,6 +59,7 @@ class TopicReader:
 
     def close(self) -> None:
         self._consumer.close()
+        self._asker.close()
 
     def _is_record(self, message: Any) -> bool:
         error = message.error()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import Any
 
 from confluent_kafka import KafkaException
@@ -17,6 +18,7 @@ _KEEP = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-
 _HEADER_ROOM = 64 * 1024  # bytes that a dead letter may be larger than its source
 _DEFAULT_MAX = 1_048_588  # the broker's max.message.bytes
 _SECONDS = 30.0
+_LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,3 +134,20 @@ def _create(client: Any, missing: Sequence[Wanted], replication: int) -> None:
         except KafkaException as error:
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":  # another `apply` beside this one
                 raise BrokerUnavailable(f"topic {name}: {error.args[0].str()}") from error
+    _await_visible(client, {wanted.name for wanted in missing})
+
+
+def _await_visible(client: Any, names: set[str]) -> None:
+    """A created topic is known to the broker's clients a moment later than to its creator."""
+    deadline = monotonic() + _SECONDS
+    while True:
+        known = client.list_topics(timeout=_SECONDS).topics
+        if all(name in known and _has_leaders(known[name]) for name in names):
+            return
+        if monotonic() > deadline:
+            raise BrokerUnavailable(f"created topics have no leader after {_SECONDS:.0f} s: {sorted(names)}")
+        sleep(_LOOK_SECONDS)
+
+
+def _has_leaders(topic: Any) -> bool:
+    return topic.error is None and all(partition.leader >= 0 for partition in topic.partitions.values())

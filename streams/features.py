@@ -115,9 +115,13 @@ def _tensor(feature: Tensor, values: Sequence[Any], bad: dict[int, EventRejected
     rows = np.zeros((len(values), *shape), np.float32)
     for row, value in enumerate(values):
         try:
-            given = np.asarray(value, np.float32)
+            given = np.asarray(value)
+            if given.dtype.kind not in "iuf":  # texts and booleans that look like numbers are none
+                raise ValueError(f"got {given.dtype}")  # noqa: TRY301  numpy raises the same for ragged lists
+            with np.errstate(over="ignore"):  # an infinity is not finite either
+                given = given.astype(np.float32)
             if given.size != rows[row].size or given.ndim not in (1, len(shape)) or not np.isfinite(given).all():
-                raise ValueError(f"got {given.shape}")  # noqa: TRY301  numpy raises the same for ragged lists
+                raise ValueError(f"got {given.shape}")  # noqa: TRY301  as above
             rows[row] = given.reshape(shape)
         except (ValueError, TypeError) as error:
             detail = (

@@ -1,7 +1,7 @@
 """chunk of events → decode → features → scores → predictions, served batches and dead letters. No I/O but the store."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -71,13 +71,15 @@ def _not_finite(value: float, model: LiveModel) -> EventRejected:
 class Inference:
     """The agent's handler: a chunk in, its outcome out."""
 
-    def __init__(self, pipeline: Pipeline, topics: Topics, store: FeatureStore | None) -> None:
-        self._pipeline, self._topics, self._store = pipeline, topics, store
+    def __init__(
+        self, pipeline: Pipeline, topics: Topics, store: FeatureStore | None, now_ms: Callable[[], int] = clock_ms
+    ) -> None:
+        self._pipeline, self._topics, self._store, self._now_ms = pipeline, topics, store, now_ms
         self.sample: tuple[Columns, int] | None = None  # the newest rows: what a new version is warmed on
 
     def handle(self, chunk: Chunk[LiveModel]) -> Outcome:
         begun = monotonic()
-        scored = score(chunk.stamp, self._store, [message.value() for message in chunk.messages], clock_ms())
+        scored = score(chunk.stamp, self._store, [message.value() for message in chunk.messages], self._now_ms())
         decoded = scored.decoded
         scored_at = monotonic()
         records = dead_letters(self._topics.dead_letters, chunk.messages, decoded.rejected)

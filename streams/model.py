@@ -1,6 +1,7 @@
 """the model that serves: a predictor, the plan of its columns, and whose it is."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -30,8 +31,21 @@ class Baseline:
     def predict(self, columns: Columns, rows: int) -> NDArray[np.float64]:
         if self._function is None:
             return np.full(rows, self._constant)
-        given = self._call(*[columns[name] for name in self._function.input_columns])
-        return np.asarray(given, np.float64)
+        inputs = [columns[name] for name in self._function.input_columns]
+        try:
+            return self._answers(inputs, rows)
+        except Exception:  # noqa: BLE001  a user's rule may raise anything
+            answers = np.full(rows, np.nan)  # NaN ends as a dead letter: only the culprits are parked
+            for row in range(rows):
+                with suppress(Exception):
+                    answers[row] = self._answers([given[row : row + 1] for given in inputs], 1)[0]
+            return answers
+
+    def _answers(self, inputs: Sequence[NDArray[Any]], rows: int) -> NDArray[np.float64]:
+        answers = np.asarray(self._call(*inputs), np.float64)
+        if answers.shape != (rows,):
+            raise ValueError(f"expected an array of shape ({rows},), got {answers.shape}")
+        return answers
 
 
 @dataclass(frozen=True, kw_only=True)

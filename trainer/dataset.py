@@ -4,7 +4,6 @@
 and the raw feature columns of their day; `labels` have id (string), time (int64, Unix ms) and value (float64).
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,8 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from headrace.models.errors import RunFailed
@@ -25,7 +22,6 @@ from headrace.trainer.matching import Counts, match
 
 LABEL = "label"
 ARRIVAL = frozenset({"id", "event_time", "partition", "offset", "version", "score"})  # the rest are features
-_NOT_TRAINED_ON = ("version", "score")  # a duplicate around a swap differs in them: no part of a dataset's identity
 
 
 @dataclass(frozen=True)
@@ -51,13 +47,13 @@ def join(
     label_batches = list(labels)
     given = pa.Table.from_batches(label_batches) if label_batches else _NO_LABELS.empty_table()
     matched = match(
-        ids=_one(rows["id"]),
-        times=_numpy(rows["event_time"].cast(pa.int64())),
-        partitions=_numpy(rows["partition"]).astype(np.int64),
-        offsets=_numpy(rows["offset"]).astype(np.int64),
-        label_ids=_one(given["id"]),
-        label_times=_numpy(given["time"]),
-        label_values=_numpy(given["value"]),
+        ids=one_array(rows["id"]),
+        times=as_numpy(rows["event_time"].cast(pa.int64())),
+        partitions=as_numpy(rows["partition"]).astype(np.int64),
+        offsets=as_numpy(rows["offset"]).astype(np.int64),
+        label_ids=one_array(given["id"]),
+        label_times=as_numpy(given["time"]),
+        label_values=as_numpy(given["value"]),
         within_ms=within_ms,
         if_absent=None if if_absent == "drop" else float(if_absent),
         as_of_ms=as_of_ms,
@@ -75,8 +71,8 @@ def join(
 def to_dataset(joined: Joined, schema: Schema, task: Task) -> Dataset:
     return Dataset(
         columns=to_columns(joined.table, schema),
-        labels=_numpy(joined.table[LABEL]),
-        times=_numpy(joined.table["event_time"].cast(pa.int64())),
+        labels=as_numpy(joined.table[LABEL]),
+        times=as_numpy(joined.table["event_time"].cast(pa.int64())),
         task=task,
     )
 
@@ -88,37 +84,6 @@ def to_columns(table: pa.Table, schema: Schema) -> Columns:
     graph takes them, and zeros for a tensor. `Joined.lacking` counts these rows.
     """
     return {column.name: _to_numpy(table, column) for column in schema.columns}
-
-
-def dataset_sha256(joined: Joined) -> str:
-    """Over names, types and values: the same rows give the same hash in any process, whatever Arrow's padding."""
-    digest = hashlib.sha256()
-    for name in sorted(set(joined.table.column_names) - set(_NOT_TRAINED_ON)):
-        column = _one(joined.table[name])
-        digest.update(f"{name}\0{column.type}\0{len(column)}\0{column.null_count}\0".encode())
-        if column.null_count:
-            digest.update(np.packbits(_numpy(column.is_valid())).tobytes())
-        if pa.types.is_string(column.type):
-            lengths = pc.binary_length(column).fill_null(0)
-            digest.update(_numpy(lengths).tobytes())
-            digest.update(b"".join(_texts(column)))
-        elif pa.types.is_fixed_size_list(column.type):
-            digest.update(_numpy(column.flatten()).tobytes())  # without the null rows
-        else:
-            values = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-            digest.update(_numpy(values.fill_null(0)).tobytes())
-    return digest.hexdigest()
-
-
-def snapshot(joined: Joined, directory: Path, sha256: str = "") -> Path:
-    """The rows as Parquet, named by their content; a snapshot that is there already is not written again."""
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{(sha256 or dataset_sha256(joined))[:32]}.parquet"
-    if not path.exists():
-        draft = path.with_suffix(".draft")
-        pq.write_table(joined.table, draft, compression="zstd")
-        draft.replace(path)
-    return path
 
 
 def read_stream_files(directory: Path, pattern: str) -> list[pa.RecordBatch]:
@@ -157,40 +122,30 @@ def _union(served: Iterable[pa.RecordBatch]) -> tuple[pa.Table, list[tuple[str, 
 
 def _to_numpy(table: pa.Table, column: Column) -> NDArray[Any]:
     rows = len(table)
-    given = _one(table[column.name]) if column.name in table.column_names else None
+    given = one_array(table[column.name]) if column.name in table.column_names else None
     if column.kind == "number":
         fits = given is not None and pa.types.is_floating(given.type)
-        return _numpy(given).astype(np.float64) if fits else np.full(rows, np.nan)
+        return as_numpy(given).astype(np.float64) if fits else np.full(rows, np.nan)
     if column.kind == "category":
         nothing = None if column.nullable else ""
         if given is None or not pa.types.is_string(given.type):
             return np.full(rows, nothing, object)
         encoded = given.dictionary_encode()
         texts = np.array([*encoded.dictionary.to_pylist(), nothing], object)
-        return np.asarray(texts[_numpy(encoded.indices.fill_null(len(texts) - 1))])
+        return np.asarray(texts[as_numpy(encoded.indices.fill_null(len(texts) - 1))])
     size = int(np.prod(column.shape))
     tensors = np.zeros((rows, size), np.float32)
     if given is not None and given.type == pa.list_(pa.float32(), size):
-        tensors[_numpy(given.is_valid())] = _numpy(given.flatten()).reshape(-1, size)
+        tensors[as_numpy(given.is_valid())] = as_numpy(given.flatten()).reshape(-1, size)
     return tensors.reshape(rows, *column.shape)
 
 
-def _texts(column: pa.StringArray) -> Iterable[bytes | memoryview]:
-    """The bytes of all non-null values, in order; from the buffer at once where no row is null."""
-    dense = column.drop_null() if column.null_count else column
-    _, bounds, data = dense.buffers()
-    if data is None:
-        return []
-    ends = np.frombuffer(bounds, np.int32)[dense.offset : dense.offset + len(dense) + 1]
-    return [memoryview(data)[int(ends[0]) : int(ends[-1])]] if len(dense) else []
-
-
-def _one(column: Any) -> Any:
+def one_array(column: Any) -> Any:
     """A chunked column as one array."""
     if not isinstance(column, pa.ChunkedArray):
         return column
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _numpy(column: Any) -> NDArray[Any]:
-    return np.asarray(_one(column).to_numpy(zero_copy_only=False))
+def as_numpy(column: Any) -> NDArray[Any]:
+    return np.asarray(one_array(column).toas_numpy(zero_copy_only=False))

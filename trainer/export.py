@@ -1,7 +1,7 @@
 """trained network + encoder → one ONNX graph by the contract of `models.session`, checked against torch.
 
-torch exports the network alone, once per architecture; later runs put their weights into that template. The encoder
-and the last step (sigmoid, or the label's scale) are nodes of ours around it.
+torch exports the network alone, once per architecture; later runs put their weights into that template. `graph`
+puts the encoder and the last step around it.
 """
 
 import hashlib
@@ -17,19 +17,15 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from headrace.models.errors import RunFailed
 from headrace.models.protocols import Columns
-from headrace.models.session import CATEGORIES, NUMBERS, PREDICTION, Session
-from headrace.trainer.encoding import CLIP, Encoded, Encoder
+from headrace.models.session import CATEGORIES, NUMBERS, Session
+from headrace.trainer.encoding import Encoded, Encoder
+from headrace.trainer.graph import CORE, OPSET, Affine, assemble
 
-OPSET, ML_OPSET = 18, 3
-IR_VERSION = 9  # onnxruntime 1.20, our oldest, reads up to 10
 TOLERANCE = 1e-4  # between torch and ONNX; of a probability, or of a regression label's standard deviation
-_CORE = "headrace."  # prefix of our own value names
-
-Affine = tuple[float, float]  # a regression label's mean and standard deviation
 
 
 def export(module: torch.nn.Module, encoder: Encoder, affine: Affine | None, sample: Columns, cache: Path) -> bytes:
@@ -77,94 +73,6 @@ def parity(
     return largest
 
 
-def assemble(core: Any, encoder: Encoder, affine: Affine | None) -> bytes:
-    """The core between our own nodes; `onnx.checker` has seen the whole."""
-    used = {name for node in core.graph.node for name in node.input}
-    inputs, before, constants = _preprocessing(encoder, used)
-    after, scale = _postprocessing(affine)
-    graph = helper.make_graph(
-        [*before, *core.graph.node, *after],
-        "headrace",
-        inputs,
-        [helper.make_tensor_value_info(PREDICTION, TensorProto.FLOAT, ["n"])],
-        [*constants, *core.graph.initializer, *scale],
-    )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="headrace")
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
-
-
-def _preprocessing(encoder: Encoder, used: set[str]) -> tuple[list[Any], list[Any], list[Any]]:
-    """Public inputs → the core's: what `Encoder.transform` does, as nodes. Returns inputs, nodes and constants."""
-    schema, inputs, nodes, constants = encoder.schema, [], [], []
-
-    def constant(name: str, value: NDArray[Any]) -> str:
-        constants.append(numpy_helper.from_array(value, _CORE + name))
-        return _CORE + name
-
-    def node(op: str, given: list[str], output: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(op, given, [_CORE + output], _CORE + output, **attributes))
-        return _CORE + output
-
-    if schema.numbers:
-        inputs.append(helper.make_tensor_value_info(NUMBERS, TensorProto.FLOAT, ["n", len(schema.numbers)]))
-        missing = node("IsNaN", [NUMBERS], "missing")
-        centered = node("Sub", [NUMBERS, constant("mean", encoder.mean)], "centered")
-        scaled = node("Div", [centered, constant("scale", encoder.scale)], "scaled")
-        filled = node("Where", [missing, constant("zero", np.array(0, np.float32)), scaled], "filled")
-        limits = [constant("low", np.array(-CLIP, np.float32)), constant("high", np.array(CLIP, np.float32))]
-        parts = [node("Clip", [filled, *limits], "clipped")]
-        if encoder.flagged:
-            places = constant("flagged", np.array(encoder.flagged, np.int64))
-            numeric = node("Cast", [missing], "missing_as_float", to=TensorProto.FLOAT)
-            parts.append(node("Gather", [numeric, places], "flags", axis=1))
-        node("Concat", parts, NUMBERS, axis=1)
-    if schema.categories:
-        inputs.append(helper.make_tensor_value_info(CATEGORIES, TensorProto.STRING, ["n", len(schema.categories)]))
-        parts = []
-        for place, vocabulary in enumerate(encoder.vocabularies):
-            at = constant(f"place_{place}", np.array([place], np.int64))
-            values = node("Gather", [CATEGORIES, at], f"category_{place}", axis=1)
-            parts.append(
-                node(
-                    "LabelEncoder",
-                    [values],
-                    f"index_{place}",
-                    domain="ai.onnx.ml",
-                    keys_strings=list(vocabulary) or [""],  # an empty list is no list; "" is missing, index 0 as well
-                    values_int64s=list(range(1, len(vocabulary) + 1)) or [0],
-                    default_int64=0,
-                )
-            )
-        node("Concat", parts, CATEGORIES, axis=1)
-    for place, column in enumerate(schema.tensors):
-        inputs.append(helper.make_tensor_value_info(column.name, TensorProto.FLOAT, ["n", *column.shape]))
-        node("Identity", [column.name], f"tensor_{place}")
-    for absent, name, kind in (
-        (not schema.numbers, NUMBERS, np.float32),
-        (not schema.categories, CATEGORIES, np.int64),
-    ):
-        if absent and _CORE + name in used:  # a network that takes [n, 0]
-            shape = node("Shape", [inputs[0].name], f"{name}_rows", start=0, end=1)
-            sizes = node("Concat", [shape, constant(f"{name}_none", np.array([0], np.int64))], f"{name}_shape", axis=0)
-            node("ConstantOfShape", [sizes], name, value=numpy_helper.from_array(np.zeros(1, kind)))
-    return inputs, nodes, constants
-
-
-def _postprocessing(affine: Affine | None) -> tuple[list[Any], list[Any]]:
-    output = _CORE + "output"
-    if affine is None:
-        return [helper.make_node("Sigmoid", [output], [PREDICTION], _CORE + "sigmoid")], []
-    center, spread = _CORE + "label_mean", _CORE + "label_scale"
-    nodes = [
-        helper.make_node("Mul", [output, spread], [_CORE + "spread"], _CORE + "spread"),
-        helper.make_node("Add", [_CORE + "spread", center], [PREDICTION], _CORE + "center"),
-    ]
-    values = ((center, affine[0]), (spread, affine[1]))
-    return nodes, [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in values]
-
-
 def _export_core(module: torch.nn.Module, encoder: Encoder) -> Any:
     """The network as a graph whose initializers are named as in its state_dict."""
     shape, rows = encoder.inputs, 2
@@ -173,7 +81,7 @@ def _export_core(module: torch.nn.Module, encoder: Encoder) -> Any:
         torch.zeros(rows, len(shape.categories), dtype=torch.int64),
         *(torch.zeros(rows, *sizes) for sizes in shape.tensors),
     )
-    names = [_CORE + name for name in (NUMBERS, CATEGORIES, *(f"tensor_{i}" for i in range(len(shape.tensors))))]
+    names = [CORE + name for name in (NUMBERS, CATEGORIES, *(f"tensor_{i}" for i in range(len(shape.tensors))))]
     file = io.BytesIO()
     module.eval()
     with warnings.catch_warnings():
@@ -184,8 +92,8 @@ def _export_core(module: torch.nn.Module, encoder: Encoder) -> Any:
                 example,
                 file,  # type: ignore[arg-type]  # the exporter that we ask for takes files, too
                 input_names=names,
-                output_names=[_CORE + "output"],
-                dynamic_axes={name: {0: "n"} for name in [*names, _CORE + "output"]},
+                output_names=[CORE + "output"],
+                dynamic_axes={name: {0: "n"} for name in [*names, CORE + "output"]},
                 opset_version=OPSET,
                 do_constant_folding=False,
                 training=torch.onnx.TrainingMode.PRESERVE,  # eval would fuse weights, and a template needs each alone

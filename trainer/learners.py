@@ -28,8 +28,8 @@ class Torch:
     build: str | Callable[[Any], Any]
     epochs: int = 2
     seed: int = 7
-    batch_size: int = 2048
-    lr: float = 3e-3  # the peak; it warms up and then falls linearly to 0
+    batch_size: int = 1024
+    lr: float = 0.01  # the peak; it warms up and then falls linearly to 0: few steps, on few rows, have to be large
     weight_decay: float = 0.01
     patience: int = 2
     validation: float = 0.05  # random, not newest: the newest rows teach most, and the gate judges on still newer ones

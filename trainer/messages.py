@@ -1,8 +1,59 @@
 """request → trainer's process → outcome: what crosses between the scheduler and a training, as JSON."""
 
+from typing import Any
+
 import msgspec
 
-from headrace.trainer.run import RunRequest, RunResult
+from headrace.models.schema import Schema
+
+
+class Champion(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that serves now: a graph with its schema, or the baseline's one answer."""
+
+    version: int = 0
+    onnx: str | None = None  # path
+    schema: Schema | None = None
+    baseline: float = 0.5
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a training needs, as data: it crosses into the trainer's process as JSON."""
+
+    run: str
+    loader: str  # "module:function" that gives the Pipeline for `pipeline`
+    pipeline: str
+    at_ms: int  # the tick: nothing newer is seen
+    data: str  # directory with the Arrow IPC stream files served*.arrow and labels*.arrow
+    out: str  # directory for model.onnx, result.json and run.log
+    cache: str  # directory that survives runs
+    champion: Champion = Champion()
+    snapshots: str | None = None  # directory for the dataset as Parquet
+    import_path: tuple[str, ...] = ()  # in front of sys.path: the pipeline file's folder
+    threads: int = 1
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a manifest and a `Finished` record say of the run."""
+
+    promote: bool
+    verdict: str
+    numbers: dict[str, float]  # of the verdict; figures that cannot be said are left out, here and below
+    metrics: dict[str, float]
+    champion_metrics: dict[str, float]
+    task: str
+    rows: int
+    holdout_rows: int
+    trained_from: str
+    trained_through: str
+    dataset_sha256: str
+    counts: dict[str, int]  # of the join
+    lacking: dict[str, int]  # joined rows that are older than a column's declaration
+    null_shares: dict[str, float]
+    hyperparameters: dict[str, Any]
+    curves: dict[str, list[float]]
+    libraries: dict[str, str]
+    seconds: dict[str, float]  # by stage
+    onnx_bytes: int
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

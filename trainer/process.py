@@ -14,8 +14,7 @@ from typing import Self
 import msgspec
 
 from headrace.models.errors import RunFailed
-from headrace.trainer.messages import Failed, Job, Message, Progressed
-from headrace.trainer.run import RunRequest, RunResult
+from headrace.trainer.messages import Failed, Job, Message, Progressed, RunRequest, RunResult
 
 # torch._dynamo comes with the first optimiser: 2.4 s and 900 modules that a run would import again and again
 PRELOAD = (

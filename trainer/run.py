@@ -18,9 +18,11 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset, TrainContext, Trained
 from headrace.models.schema import Schema
 from headrace.models.session import Predictor, Session
-from headrace.trainer.dataset import Joined, dataset_sha256, join, read_stream_files, snapshot, to_columns, to_dataset
+from headrace.trainer.dataset import Joined, join, read_stream_files, to_columns, to_dataset
 from headrace.trainer.evaluate import Constant, evaluate
 from headrace.trainer.gate import Always
+from headrace.trainer.messages import Champion, RunRequest, RunResult
+from headrace.trainer.snapshot import dataset_sha256, snapshot
 from headrace.trainer.split import split
 
 MODEL, RESULT = "model.onnx", "result.json"
@@ -28,55 +30,6 @@ _LIBRARIES = ("headrace", "numpy", "onnx", "onnxruntime", "pyarrow", "torch")
 
 Progress = Callable[[str, dict[str, float]], None]
 """Stage and facts, while a run goes on."""
-
-
-class Champion(msgspec.Struct, frozen=True, kw_only=True):
-    """The version that serves now: a graph with its schema, or the baseline's one answer."""
-
-    version: int = 0
-    onnx: str | None = None  # path
-    schema: Schema | None = None
-    baseline: float = 0.5
-
-
-class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a training needs, as data: it crosses into the trainer's process as JSON."""
-
-    run: str
-    loader: str  # "module:function" that gives the Pipeline for `pipeline`
-    pipeline: str
-    at_ms: int  # the tick: nothing newer is seen
-    data: str  # directory with the Arrow IPC stream files served*.arrow and labels*.arrow
-    out: str  # directory for model.onnx, result.json and run.log
-    cache: str  # directory that survives runs
-    champion: Champion = Champion()
-    snapshots: str | None = None  # directory for the dataset as Parquet
-    import_path: tuple[str, ...] = ()  # in front of sys.path: the pipeline file's folder
-    threads: int = 1
-
-
-class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a manifest and a `Finished` record say of the run."""
-
-    promote: bool
-    verdict: str
-    numbers: dict[str, float]  # of the verdict; figures that cannot be said are left out, here and below
-    metrics: dict[str, float]
-    champion_metrics: dict[str, float]
-    task: str
-    rows: int
-    holdout_rows: int
-    trained_from: str
-    trained_through: str
-    dataset_sha256: str
-    counts: dict[str, int]  # of the join
-    lacking: dict[str, int]  # joined rows that are older than a column's declaration
-    null_shares: dict[str, float]
-    hyperparameters: dict[str, Any]
-    curves: dict[str, list[float]]
-    libraries: dict[str, str]
-    seconds: dict[str, float]  # by stage
-    onnx_bytes: int
 
 
 def train_candidate(request: RunRequest, progress: Progress = lambda _stage, _facts: None) -> RunResult:

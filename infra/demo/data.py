@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import importlib.util
 import zipfile
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,13 +23,11 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from headrace.infra.rows import EventStream
 from headrace.models.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
 START: Final = datetime(2013, 1, 1, tzinfo=NEW_YORK)  # day 0 of `days=`; the first event is weather at 01:00
@@ -57,19 +54,6 @@ _WEATHER_COLUMNS: Final = {
     **dict.fromkeys(_WEATHER_FIELDS, pl.Float64),
     "time_hour": pl.String,
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EventStream:
-    """One topic's events, sorted by (event time, id): row i is `times[i]`, `keys[i]`, `values[i]`."""
-
-    topic: str
-    times: NDArray[np.int64]  # event time, ms since the Unix epoch, ascending
-    keys: list[bytes]
-    values: list[bytes]  # a JSON object; its times are RFC 3339 in UTC
-
-    def __len__(self) -> int:
-        return len(self.values)
 
 
 def load_flights(days: int | None = None) -> dict[str, EventStream]:

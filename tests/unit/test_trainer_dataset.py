@@ -12,7 +12,8 @@ from headrace.models.features import Column
 from headrace.models.pipeline import Last
 from headrace.models.protocols import Dataset
 from headrace.models.schema import Schema
-from headrace.trainer.dataset import dataset_sha256, join, read_stream_files, snapshot, to_columns, to_dataset
+from headrace.trainer.dataset import join, read_stream_files, to_columns, to_dataset
+from headrace.trainer.snapshot import dataset_sha256, snapshot
 from headrace.trainer.split import split
 
 HOUR = 3_600_000

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 
 from headrace.models.errors import RunFailed
+from headrace.trainer.messages import Champion, RunRequest, RunResult
 from headrace.trainer.process import Trainer
-from headrace.trainer.run import Champion, RunRequest, RunResult, train_candidate
+from headrace.trainer.run import train_candidate
 
 HOUR = 3_600_000
 START = 1_372_896_000_000  # 2013-07-04T00:00Z
