@@ -33,7 +33,6 @@ class Metrics:
             "Append of the event to commit of its prediction",
             ["topic"],
             buckets=_LATENCY,
-
         )
         self._dead = counter("headrace_dead_letters", "Records parked", ["pipeline", "topic", "reason"])
         self._lag = gauge("headrace_consumer_lag_records", "Behind the end", ["topic", "partition"])

@@ -8,8 +8,9 @@ from headrace.models.durations import milliseconds
 from headrace.models.errors import DeclarationError
 from headrace.models.features import Aggregate, AnyFeature, Column, Function, Lookup, Topic, columns_of, fields_of
 from headrace.models.labels import Label
+from headrace.models.metrics import METRICS, OF_TASK
 from headrace.models.protocols import Judge, Learner, Trigger
-from headrace.models.schema import Schema
+from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")  # topic names are made of it: 249 characters at most, dots are ours
 
@@ -76,6 +77,16 @@ class Pipeline:
         if not isinstance(self.train_on, Last):
             raise DeclarationError("Pipeline.train_on", "Last(window, holdout=…)", self.train_on, "Use Last.")
         milliseconds("Pipeline.max_future", self.max_future)
+        metric = getattr(self.gate, "metric", None)
+        if metric in METRICS and metric not in OF_TASK[self.label.task]:
+            raise DeclarationError(
+                "Pipeline.gate", " or ".join(OF_TASK[self.label.task]), metric, "Take a metric of the task."
+            )
+        for column in self.columns:
+            if column.kind == "tensor" and column.name in (NUMBERS, CATEGORIES, PREDICTION):
+                raise DeclarationError(
+                    "Tensor", "a name that the graph has not taken", column.name, "Rename the field."
+                )
         self._check_function_inputs()
         fields_of(self.features)
 

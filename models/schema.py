@@ -1,8 +1,14 @@
 """A version's schema: which raw columns its graph takes, in which order."""
 
+from typing import Final
+
 import msgspec
 
 from headrace.models.features import Column
+
+NUMBERS: Final = "numbers"
+CATEGORIES: Final = "categories"
+PREDICTION: Final = "prediction"
 
 
 class Schema(msgspec.Struct, frozen=True):

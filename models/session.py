@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 
 from headrace.models.errors import RegistryRefused
 from headrace.models.protocols import Columns
-from headrace.models.schema import Schema
-
-NUMBERS, CATEGORIES, PREDICTION = "numbers", "categories", "prediction"
+from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
 
 
 class Predictor(Protocol):
@@ -66,8 +64,11 @@ class Session:
         self._check_contract()
 
     def predict(self, columns: Columns, rows: int) -> NDArray[np.float64]:
-        """Scores [rows]; raises RegistryRefused where the graph gives another number of rows."""
-        (scores,) = self._session.run([PREDICTION], graph_inputs(self._schema, columns, rows))
+        """Scores [rows]; raises RegistryRefused where the graph raises or gives another number of rows."""
+        try:
+            (scores,) = self._session.run([PREDICTION], graph_inputs(self._schema, columns, rows))
+        except Exception as error:  # onnxruntime's own kinds
+            raise RegistryRefused("raised", f"the graph raised on {rows} rows: {error}") from error
         if scores.shape != (rows,):
             raise RegistryRefused("wrong_shape", f"expected scores of shape ({rows},), the graph gave {scores.shape}")
         return np.asarray(scores, np.float64)

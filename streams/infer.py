@@ -15,7 +15,7 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
 from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER, VERSION_HEADER, Prediction
 from headrace.streams.chunk import Chunk, Outcome
-from headrace.streams.codec import Decoded, clock_ms, encode_served, served_batch, times_as_text
+from headrace.streams.codec import Decoded, Rejected, clock_ms, encode_served, served_batch, times_as_text
 from headrace.streams.dead_letters import Message, Out, dead_letters
 from headrace.streams.model import LiveModel
 from headrace.streams.rings import FeatureStore
@@ -53,8 +53,7 @@ def score(model: LiveModel, store: FeatureStore | None, values: Sequence[bytes |
     marks.append(monotonic())
     scores = np.empty(0)
     if decoded.kept:
-        scores = model.predictor.predict(columns, len(decoded.kept))
-        bad = [(int(row), _not_finite(scores[row], model)) for row in np.flatnonzero(~np.isfinite(scores))]
+        scores, bad = _predict(model, columns, len(decoded.kept))
         if bad:
             good = np.isfinite(scores)
             decoded, scores = decoded.without(bad), scores[good]
@@ -62,6 +61,28 @@ def score(model: LiveModel, store: FeatureStore | None, values: Sequence[bytes |
     marks.append(monotonic())
     stages = zip(("decode", "features", "infer"), np.diff(marks).tolist(), strict=True)
     return Scored(decoded=decoded, columns=columns, scores=scores, model=model, seconds=dict(stages))
+
+
+def _predict(model: LiveModel, columns: Columns, rows: int) -> tuple[NDArray[np.float64], list[Rejected]]:
+    """Scores [rows], NaN for those that are rejected; where the model fails on the chunk, it is asked row by row."""
+    try:
+        scores = model.predictor.predict(columns, rows)
+        failed: dict[int, EventRejected] = {}
+    except Exception as whole:  # noqa: BLE001  a user's rule may raise anything
+        scores, failed = np.full(rows, np.nan), {0: _failed(model, whole)}
+        for row in range(rows) if rows > 1 else ():
+            one = {name: array[row : row + 1] for name, array in columns.items()}
+            try:
+                scores[row] = model.predictor.predict(one, 1)[0]
+                failed.pop(row, None)
+            except Exception as error:  # noqa: BLE001  as above
+                failed[row] = _failed(model, error)
+    bad = np.flatnonzero(~np.isfinite(scores)).tolist()
+    return scores, [(row, failed.get(row) or _not_finite(scores[row], model)) for row in bad]
+
+
+def _failed(model: LiveModel, error: Exception) -> EventRejected:
+    return EventRejected("model_failed", f"version {model.version}: {error}")
 
 
 def _not_finite(value: float, model: LiveModel) -> EventRejected:

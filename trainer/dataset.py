@@ -148,4 +148,4 @@ def one_array(column: Any) -> Any:
 
 
 def as_numpy(column: Any) -> NDArray[Any]:
-    return np.asarray(one_array(column).toas_numpy(zero_copy_only=False))
+    return np.asarray(one_array(column).to_numpy(zero_copy_only=False))

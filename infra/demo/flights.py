@@ -26,7 +26,7 @@ flight_delay = Pipeline(
         Aggregate(departures, "dep_delay", "mean", over="12h", by="tailnum"),
     ],
     label=Binary(arrivals, "arr_delay", at_least=15, within="36h", if_absent="drop", prior=0.24),
-    learner=Torch("flight_net:build", epochs=2, batch_size=1024, seed=7),
+    learner=Torch("flight_net:build", epochs=2, batch_size=1024, lr=3e-3, seed=7),
     train_on=Last("52w", holdout="7d"),
     retrain=[Cron("0 3 * * mon", timezone="America/New_York")],
     gate=Gate("roc_auc", max_loss=0.005),  # a week's AUC has a standard error of about 0.008
