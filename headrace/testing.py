@@ -49,7 +49,8 @@ from headrace.streams.side_rows import SideDecoder
 from headrace.trainer.dataset import LABEL, join, to_dataset
 from headrace.trainer.dataset import Joined as JoinedTable
 from headrace.trainer.matching import Counts
-from headrace.trainer.run import MODEL, Champion, RunRequest, RunResult, train_candidate
+from headrace.trainer.messages import Champion, RunRequest, RunResult
+from headrace.trainer.run import MODEL, train_candidate
 
 __all__ = ["Candidate", "DeadLetter", "Joined", "Record", "Replayed", "replay", "train"]
 

@@ -120,7 +120,8 @@ def both(*observers: facts.Observer) -> facts.Observer:
 def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
     """Once, by the process's root."""
     logging.basicConfig(stream=stream, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True)
-    for noisy in ("faust", "mode", "aiokafka", "apscheduler"):
+    logging.getLogger("headrace.kafka").setLevel(logging.NOTSET)
+    for noisy in ("faust", "mode", "aiokafka", "apscheduler", "headrace.streams.app"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -23,7 +23,8 @@ from headrace.scheduler.decide import Run
 from headrace.scheduler.leader import Candidate
 from headrace.streams.codec import clock_ms
 from headrace.trainer import process
-from headrace.trainer.run import MODEL, Champion, RunRequest, RunResult
+from headrace.trainer.messages import Champion, RunRequest, RunResult
+from headrace.trainer.run import MODEL
 
 _TIME_LIMIT_SECONDS = 3_600.0
 

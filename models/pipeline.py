@@ -12,6 +12,7 @@ from headrace.models.metrics import METRICS, OF_TASK
 from headrace.models.protocols import Judge, Learner, Trigger
 from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
 
+SERVED_FIELDS = frozenset({"id", "event_time", "partition", "offset", "version", "score"})  # beside the features
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")  # topic names are made of it: 249 characters at most, dots are ours
 
 
@@ -59,34 +60,9 @@ class Pipeline:
     max_future: str = "5m"  # an event time further ahead of the clock is parked before it touches a watermark
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise DeclarationError("Pipeline.name", "lower-case letters, digits, - and _", self.name, "Rename it.")
-        if not isinstance(self.events, Topic) or not self.events.id:
-            raise DeclarationError("Pipeline.events", "a Topic with an id", self.events, "Topic(name, id=…, time=…).")
-        if not self.features or not all(isinstance(feature, AnyFeature) for feature in self.features):
-            raise DeclarationError("Pipeline.features", "features", self.features, "A list of Number(…), Lookup(…), …")
-        if not isinstance(self.label, Label):
-            raise DeclarationError("Pipeline.label", "Binary or Regression", self.label, "Binary(topic, field, …).")
-        for name, protocol in (("learner", Learner), ("gate", Judge)):
-            given = getattr(self, name)
-            if given is not None and not isinstance(given, protocol):
-                raise DeclarationError(f"Pipeline.{name}", f"a {protocol.__name__}", given, "See docs/reference.")
-        for trigger in self.retrain:
-            if not isinstance(trigger, Trigger):
-                raise DeclarationError("Pipeline.retrain", "triggers", trigger, "For example [Cron('0 3 * * mon', …)].")
-        if not isinstance(self.train_on, Last):
-            raise DeclarationError("Pipeline.train_on", "Last(window, holdout=…)", self.train_on, "Use Last.")
-        milliseconds("Pipeline.max_future", self.max_future)
-        metric = getattr(self.gate, "metric", None)
-        if metric in METRICS and metric not in OF_TASK[self.label.task]:
-            raise DeclarationError(
-                "Pipeline.gate", " or ".join(OF_TASK[self.label.task]), metric, "Take a metric of the task."
-            )
-        for column in self.columns:
-            if column.kind == "tensor" and column.name in (NUMBERS, CATEGORIES, PREDICTION):
-                raise DeclarationError(
-                    "Tensor", "a name that the graph has not taken", column.name, "Rename the field."
-                )
+        self._check_inputs()
+        self._check_learning()
+        self._check_names()
         self._check_function_inputs()
         fields_of(self.features)
 
@@ -119,6 +95,40 @@ class Pipeline:
     def topic(self, kind: str) -> str:
         """headrace's own topics of this pipeline: predictions, served, dead-letters, history (without the prefix)."""
         return f"{self.name}.{kind}"
+
+    def _check_inputs(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise DeclarationError("Pipeline.name", "lower-case letters, digits, - and _", self.name, "Rename it.")
+        if not isinstance(self.events, Topic) or not self.events.id:
+            raise DeclarationError("Pipeline.events", "a Topic with an id", self.events, "Topic(name, id=…, time=…).")
+        if not self.features or not all(isinstance(feature, AnyFeature) for feature in self.features):
+            raise DeclarationError("Pipeline.features", "features", self.features, "A list of Number(…), Lookup(…), …")
+        if not isinstance(self.label, Label):
+            raise DeclarationError("Pipeline.label", "Binary or Regression", self.label, "Binary(topic, field, …).")
+        milliseconds("Pipeline.max_future", self.max_future)
+
+    def _check_learning(self) -> None:
+        for name, protocol in (("learner", Learner), ("gate", Judge)):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, protocol):
+                raise DeclarationError(f"Pipeline.{name}", f"a {protocol.__name__}", given, "See docs/reference.md.")
+        for trigger in self.retrain:
+            if not isinstance(trigger, Trigger):
+                raise DeclarationError("Pipeline.retrain", "triggers", trigger, "For example [Cron('0 3 * * mon', …)].")
+        if not isinstance(self.train_on, Last):
+            raise DeclarationError("Pipeline.train_on", "Last(window, holdout=…)", self.train_on, "Use Last.")
+        metric, known = getattr(self.gate, "metric", None), OF_TASK[self.label.task]
+        if metric in METRICS and metric not in known:
+            raise DeclarationError("Pipeline.gate", " or ".join(known), metric, "Take a metric of the task.")
+
+    def _check_names(self) -> None:
+        for column in self.columns:
+            if column.kind == "tensor" and column.name in (NUMBERS, CATEGORIES, PREDICTION):
+                raise DeclarationError(
+                    "Tensor", "a name that the graph has not taken", column.name, "Rename the field."
+                )
+            if column.name in SERVED_FIELDS:
+                raise DeclarationError("feature", "a name that served rows have not taken", column.name, "Rename it.")
 
     def _check_function_inputs(self) -> None:
         plain = [feature for feature in self.features if not isinstance(feature, Function)]

@@ -21,7 +21,8 @@ from onnx import numpy_helper
 
 from headrace.models.errors import RunFailed
 from headrace.models.protocols import Columns
-from headrace.models.session import CATEGORIES, NUMBERS, Session
+from headrace.models.schema import CATEGORIES, NUMBERS
+from headrace.models.session import Session
 from headrace.trainer.encoding import Encoded, Encoder
 from headrace.trainer.graph import CORE, OPSET, Affine, assemble
 

@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from headrace.models.session import CATEGORIES, NUMBERS, PREDICTION
+from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION
 from headrace.trainer.encoding import CLIP, Encoder
 
 OPSET, ML_OPSET = 18, 3

@@ -1,5 +1,6 @@
 """`headrace`: the commands, and how their errors come out: one line with the remedy, exit code 1."""
 
+import logging
 import sys
 
 import typer
@@ -20,6 +21,8 @@ processes.register(app)
 
 
 def main() -> None:
+    # librdkafka's passing worries are for the logs of processes (`log_to`), not for whoever types a command
+    logging.getLogger("headrace.kafka").setLevel(logging.CRITICAL)
     try:
         app()
     except HeadraceError as error:

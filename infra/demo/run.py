@@ -23,7 +23,7 @@ from headrace.infra.replay import Replay, Rows, Slice, feature_store
 from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
 from headrace.models import registry
-from headrace.models.durations import milliseconds, to_ms
+from headrace.models.durations import iso, milliseconds, to_ms
 from headrace.models.session import Session
 
 FILE = Path(__file__).with_name("flights.py")
@@ -94,9 +94,12 @@ def run_demo(settings: Settings, options: Options, console: Console) -> Summary:
             for done in _paced(replay.run(rows, longest_ms=longest, start=to_ms(START)), options.speed):
                 tally.take(done)
                 board.poll()
-                if board.frozen is None and done.end >= _FREEZE_AT and (frozen := versions.champion()):
-                    board.freeze(frozen)
-                bar.update(task, completed=(done.end - to_ms(START)) // _DAY_MS, note=_note(board, tally))
+                if done.end <= _FREEZE_AT < done.end + longest and (frozen := versions.champion()):
+                    board.freeze(frozen)  # no swap falls between here and February: a tick would end a slice
+                note = _note(board, tally)
+                bar.update(task, completed=(done.end - to_ms(START)) // _DAY_MS, note=note)
+                if not console.is_terminal and done.finished is not None:  # a bar is nothing to a log file
+                    console.print(f"{iso(done.end)}  {note}")
         board.poll()
         summary = _summary(board, tally, time.monotonic() - begun)
         _show(console, board, summary)

@@ -52,6 +52,7 @@ class Scoreboard:
         self.frozen: Frozen | None = None
         self._frozen_scores: dict[Source, float] = {}
         self.months: dict[str, list[Joined]] = defaultdict(list)
+        self._figures: dict[str, tuple[int, float, float]] = {}  # by month, for as many rows as the first says
         self._sources: set[Source] = set()
         self.predictions = 0
         self._parked: set[str] = set()
@@ -96,14 +97,17 @@ class Scoreboard:
 
     def monthly(self) -> dict[str, tuple[int, float, float]]:
         """By month: rows, AUC of what was served, AUC of the frozen version on the same rows (NaN before it)."""
-        found = {}
-        for month, rows in sorted(self.months.items()):
-            labels = np.array([row.label for row in rows])
-            frozen = np.array([self._frozen_scores.get(row.source, np.nan) for row in rows])
-            served = np.array([row.score for row in rows])
-            frozen_auc = roc_auc(labels, frozen) if not np.isnan(frozen).any() else float("nan")
-            found[month] = (len(rows), roc_auc(labels, served), frozen_auc)
-        return found
+        for month, rows in self.months.items():
+            if self._figures.get(month, (0, 0.0, 0.0))[0] != len(rows):
+                self._figures[month] = self._measured(rows)
+        return dict(sorted(self._figures.items()))
+
+    def _measured(self, rows: list[Joined]) -> tuple[int, float, float]:
+        labels = np.array([row.label for row in rows])
+        frozen = np.array([self._frozen_scores.get(row.source, np.nan) for row in rows])
+        served = np.array([row.score for row in rows])
+        frozen_auc = roc_auc(labels, frozen) if not np.isnan(frozen).any() else float("nan")
+        return len(rows), roc_auc(labels, served), frozen_auc
 
     def _predictions(self, values: list[bytes]) -> None:
         for value in values:
