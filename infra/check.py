@@ -177,7 +177,9 @@ class CheckReport:
             lines.append(f"labels: {self.labels.rows}; {kept}; mean {_figure(self.labels.mean)}")
         if self.shapes:
             sizes = ", ".join(f"{name} {size}" for name, size in self.shapes.categories.items())
-            tensors = "".join(f"; {name} float32[n, {shape}]" for name, shape in self.shapes.tensors.items())
+            tensors = "".join(
+                f"; {name} float32[n, {', '.join(map(str, shape))}]" for name, shape in self.shapes.tensors.items()
+            )
             given = f"numbers float32[n, {self.shapes.numbers}], categories int64[n, {len(self.shapes.categories)}]"
             lines.append(f"network input: {given} ({sizes or 'none'}){tensors} → [n]")
         if self.overfit:
@@ -283,11 +285,16 @@ def _rejections(letters: Sequence[DeadLetter]) -> tuple[Rejections, ...]:
             topic=topic,
             reason=reason,
             count=len(found),
-            detail=found[0].detail,
-            example=(found[0].value or b"").decode(errors="replace")[:_SHOWN],
+            detail=_printable(found[0].detail),
+            example=_printable((found[0].value or b"").decode(errors="replace")[:_SHOWN]),
         )
         for (topic, reason), found in groups.items()
     )
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def _labels(replayed: Replayed, decoded: int) -> LabelReport:

@@ -12,20 +12,31 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
 
 from headrace.models.errors import SettingsError, StoreUnavailable
 from headrace.streams.rings import TRIM_FROM, Appended, RingSpec
 
 _SCRIPT = Path(__file__).with_name("feature_store.lua")
+_RETRY_BASE_S, _RETRY_CAP_S = 0.05, 2.5  # seconds between two tries
 _TIMEOUT_S = 10.0  # a chunk takes milliseconds; a Redis that forks for a snapshot may hang for seconds
 
 
 class RedisFeatureStore:
     """A `FeatureStore`. The namespace belongs to one pipeline: positions say what was applied to *its* rings."""
 
-    def __init__(self, url: str, namespace: str) -> None:
+    def __init__(self, url: str, namespace: str, *, retries: int = 0) -> None:
+        """`retries` bridges a Redis that is away: 30 wait about a minute. A chunk that was applied unheard is told
+        apart by its position."""
         try:
-            self._redis: Any = redis.Redis.from_url(url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+            self._redis: Any = redis.Redis.from_url(
+                url,
+                socket_timeout=_TIMEOUT_S,
+                socket_connect_timeout=_TIMEOUT_S,
+                retry=Retry(ExponentialBackoff(cap=_RETRY_CAP_S, base=_RETRY_BASE_S), retries),
+                retry_on_error=[redis.ConnectionError, redis.TimeoutError] if retries else None,
+            )
         except ValueError as error:
             raise SettingsError(f"Redis: expected a URL like redis://host:6379/0, got {_public(url)!r}.") from error
         self._where = _public(url)

@@ -30,13 +30,17 @@ class KafkaRunsLog:
         config = consumer_config(settings, names.pipeline.name + ".leader", enable_partition_eof=True)
         self.consumer = Consumer(config)
         self.position = 0
-        self._owns = self._at_end = False
+        self._owns = self._at_end = self._resigned = False
         topic = names.of(RUNS)
         self.consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
     @property
     def leads(self) -> bool:
-        return self._owns and self._at_end
+        return self._owns and self._at_end and not self._resigned
+
+    def resign(self) -> None:
+        """From any thread: leads no more, so that a training that goes on is dropped and not waited for."""
+        self._resigned = True
 
     def poll(self, seconds: float) -> Sequence[RunRecord]:
         records = []

@@ -12,11 +12,11 @@ from time import monotonic, sleep
 import msgspec
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
-from headrace.infra.rows import EventStream
 
 from headrace.infra.feature_store import RedisFeatureStore
 from headrace.infra.kafka import consumer_config, producer_config
 from headrace.infra.names import RUNS, Names
+from headrace.infra.rows import EventStream
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, partitions_of
 from headrace.models.durations import iso

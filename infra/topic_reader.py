@@ -5,7 +5,7 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from headrace.infra.kafka import consumer_config
+from headrace.infra.kafka import consumer_config, end_offsets
 from headrace.infra.settings import Settings
 from headrace.models.errors import BrokerUnavailable
 
@@ -71,6 +71,16 @@ class TopicReader:
         elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             raise KafkaException(error)
         return False
+
+
+def from_end(settings: Settings, topics: Sequence[str]) -> TopicReader:
+    """A reader whose first record is the next one that is written. Raises BrokerUnavailable."""
+    asker = Consumer(consumer_config(settings, "headrace.reader"))
+    try:
+        begin = {(topic, number): end for topic in topics for number, end in end_offsets(asker, topic).items()}
+    finally:
+        asker.close()
+    return TopicReader(settings, topics, begin)
 
 
 class Values:

@@ -16,6 +16,9 @@ from headrace.models.pipeline import Pipeline
 
 _KEEP = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _HEADER_ROOM = 64 * 1024  # bytes that a dead letter may be larger than its source
+_AT_LEAST = frozenset({"max.message.bytes", "retention.ms", "retention.bytes"})  # -1 is without limit
+_WEEK_MS = 7 * 86_400_000
+_DEAD_LETTERS_MS = 30 * 86_400_000
 _DEFAULT_MAX = 1_048_588  # the broker's max.message.bytes
 _SECONDS = 30.0
 _LOOK_SECONDS = 0.02
@@ -39,10 +42,11 @@ class Applied:
 def wanted_topics(names: Names, partitions: int, max_bytes: int = _DEFAULT_MAX) -> list[Wanted]:
     """The topic table. `partitions` are those of the events, which predictions and served rows share.
 
-    Retention of predictions, served rows and dead letters is the broker's default unless an operator sets it; the
-    registry, its artifacts, runs and history are kept for ever. No topic's retention rests on event time.
+    Served rows are what trainings read: they are kept for the window and the horizon. Registry, artifacts, runs and
+    history are kept for ever, dead letters long enough to be looked at. Predictions follow the broker's default.
     """
     pipeline, topics = names.pipeline, names.topics
+    served_ms = pipeline.train_on.window_ms + pipeline.label.within_ms + _WEEK_MS
     users = {topic.name: topic.partitions for topic in (*pipeline.side_topics, pipeline.label.topic)}
     users[pipeline.events.name] = partitions
     larger = {"max.message.bytes": str(max_bytes + _HEADER_ROOM)}
@@ -50,12 +54,15 @@ def wanted_topics(names: Names, partitions: int, max_bytes: int = _DEFAULT_MAX) 
         *[Wanted(name=names.of(n), partitions=p, config={}, owner="yours") for n, p in users.items()],
         Wanted(name=topics.predictions, partitions=partitions, config={"cleanup.policy": "delete"}, owner="headrace's"),
         Wanted(
-            name=topics.served, partitions=partitions, config={"cleanup.policy": "delete"} | larger, owner="headrace's"
+            name=topics.served,
+            partitions=partitions,
+            config={"cleanup.policy": "delete", "retention.ms": str(served_ms)} | larger,
+            owner="headrace's",
         ),
         Wanted(
             name=topics.dead_letters,
             partitions=partitions,
-            config={"cleanup.policy": "delete"} | larger,
+            config={"cleanup.policy": "delete", "retention.ms": str(_DEAD_LETTERS_MS)} | larger,
             owner="headrace's",
         ),
         Wanted(name=topics.history, partitions=1, config=_KEEP, owner="headrace's"),
@@ -69,28 +76,36 @@ def wanted_topics(names: Names, partitions: int, max_bytes: int = _DEFAULT_MAX) 
 def apply(settings: Settings, pipeline: Pipeline, partitions: int | None = None) -> list[Applied]:
     """Creates what is missing; idempotent. Raises BadInput with every difference of what is already there."""
     client = admin(settings)
-    try:
-        existing = client.list_topics(timeout=_SECONDS).topics
-    except KafkaException as error:
-        raise BrokerUnavailable(f"no answer from {settings.bootstrap_servers}: {error.args[0].str()}") from error
-    names = Names(settings.prefix, pipeline)
-    there = existing.get(names.events)
-    count = len(there.partitions) if there is not None else partitions or pipeline.events.partitions
-    max_bytes = _max_bytes(client, names.events) if there is not None else _DEFAULT_MAX
-    table = wanted_topics(names, count, max_bytes)
-    differences = [
-        line for wanted in table if wanted.name in existing for line in _differences(client, wanted, existing)
-    ]
-    if partitions is not None and partitions != count:
-        differences.append(f"{names.events}: has {count} partitions, asked for {partitions}")
-    if differences:
-        raise BadInput(
-            "topics differ from what the pipeline needs: " + "; ".join(differences) + ". Alter or rename them."
-        )
-    missing = [wanted for wanted in table if wanted.name not in existing]
+    table, missing, wrong = _compared(client, Names(settings.prefix, pipeline), partitions)
+    if wrong:
+        raise BadInput("topics differ from what the pipeline needs: " + "; ".join(wrong) + ". Alter or rename them.")
     _create(client, missing, settings.replication)
     created = {wanted.name for wanted in missing}
     return [Applied(topic=w.name, partitions=w.partitions, created=w.name in created) for w in table]
+
+
+def differences(settings: Settings, names: Names) -> list[str]:
+    """What `apply` would create or refuse, one sentence each; nothing is changed."""
+    _, missing, wrong = _compared(admin(settings), names, None)
+    return [*wrong, *[f"{wanted.name}: is not there" for wanted in missing]]
+
+
+def _compared(client: Any, names: Names, partitions: int | None) -> tuple[list[Wanted], list[Wanted], list[str]]:
+    """The table, what of it is missing, and how the rest differs."""
+    try:
+        existing = client.list_topics(timeout=_SECONDS).topics
+    except KafkaException as error:
+        raise BrokerUnavailable(f"no answer from the broker: {error.args[0].str()}") from error
+    there = existing.get(names.events)
+    count = len(there.partitions) if there is not None else partitions or names.pipeline.events.partitions
+    pipeline = names.pipeline
+    sources = {names.of(topic.name) for topic in (pipeline.events, *pipeline.side_topics, pipeline.label.topic)}
+    max_bytes = max([_max_bytes(client, topic) for topic in sources & existing.keys()], default=_DEFAULT_MAX)
+    table = wanted_topics(names, count, max_bytes)
+    wrong = [line for wanted in table if wanted.name in existing for line in _differences(client, wanted, existing)]
+    if partitions is not None and partitions != count:
+        wrong.append(f"{names.events}: has {count} partitions, asked for {partitions}")
+    return table, [wanted for wanted in table if wanted.name not in existing], wrong
 
 
 def _differences(client: Any, wanted: Wanted, existing: Any) -> list[str]:
@@ -101,17 +116,17 @@ def _differences(client: Any, wanted: Wanted, existing: Any) -> list[str]:
     if partitions != wanted.partitions:
         found.append(f"{wanted.name}: expected {wanted.partitions} partitions, has {partitions}")
     config = _config(client, wanted.name)
-    found += [
-        f"{wanted.name}: expected {key}={value}, has {config.get(key)}"
-        for key, value in wanted.config.items()
-        if key != "max.message.bytes" and config.get(key) != value
-    ]
-    if "max.message.bytes" in wanted.config and int(config["max.message.bytes"]) < int(
-        wanted.config["max.message.bytes"]
-    ):
-        expected = wanted.config["max.message.bytes"]
-        found.append(f"{wanted.name}: expected max.message.bytes>={expected}, has {config['max.message.bytes']}")
+    for key, value in wanted.config.items():
+        if not _suffices(key, value, config.get(key, "")):
+            least = " or more" if key in _AT_LEAST else ""
+            found.append(f"{wanted.name}: expected {key}={value}{least}, has {config.get(key)}")
     return found
+
+
+def _suffices(key: str, wanted: str, there: str) -> bool:
+    if key not in _AT_LEAST or there == wanted:
+        return there == wanted
+    return there == "-1" or (wanted != "-1" and int(there) >= int(wanted))
 
 
 def _max_bytes(client: Any, topic: str) -> int:

@@ -72,5 +72,5 @@ def encode(manifest: Manifest) -> bytes:
 def decode(data: bytes) -> Manifest:
     try:
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise RegistryRefused("bad_manifest", f"expected a manifest of headrace's, {error}") from error

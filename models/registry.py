@@ -48,7 +48,7 @@ def decode(value: bytes | None) -> RegistryRecord:
     """Raises RegistryRefused for bytes that are no registry record."""
     try:
         record: RegistryRecord = _decoder.decode(value or b"")
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise RegistryRefused("not_ours", f"expected a registry record, {error}") from error
     return record
 

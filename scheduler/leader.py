@@ -168,11 +168,10 @@ class Leader:
                 if record.pipeline != self._pipeline.name:
                     continue
                 self._versions.apply(record)
+                manifest = self._registry.manifest(self._versions.published[record.version])
             except RegistryRefused as error:
                 self._observer(Refused(pipeline=self._pipeline.name, reason=error.reason, detail=error.detail))
                 continue
-            published = self._versions.published[record.version]
-            manifest = self._registry.manifest(published)
             seq = record.seq if isinstance(record, Promoted) else 0
             self._runs.apply_version(run=manifest.run, tick=manifest.tick, version=record.version, seq=seq)
 

@@ -87,6 +87,8 @@ class Source(Generic[Stamp]):
         self._stamp, self._between, self._hand_over, self._observer = stamp, between, hand_over, observer
         self._chunk_rows, self._hold_seconds = chunk_rows, max_poll_seconds / 3
         self._owned: dict[TopicPartition, int] = {}  # the next offset to take
+        self._durable: dict[TopicPartition, int] = {}  # the next offset to commit
+        self._read_through: dict[TopicPartition, int] = {}  # the end that was reached, with transactions' markers
         self._in_flight: deque[Chunk[Stamp]] = deque()
         self._settled: list[tuple[Chunk[Stamp], Outcome]] = []  # produced, not yet committed
         self._committed_at = monotonic()
@@ -107,13 +109,15 @@ class Source(Generic[Stamp]):
         """Done when the thread is; holds what killed it."""
         return self._ended
 
-    def lag(self) -> dict[TopicPartition, int]:
-        """Records between position and end per owned partition, asked of the broker. Callable from any thread."""
-        found = {}
-        for (topic, partition), position in dict(self._owned).items():
-            _, end = self._consumer.get_watermark_offsets(Place(topic, partition), timeout=5, cached=False)
-            found[topic, partition] = max(0, end - position)
-        return found
+    @property
+    def owned(self) -> Mapping[TopicPartition, int]:
+        """The next offset to commit of each partition that this member owns. Readable from any thread.
+
+        What is only taken is not behind us: a chunk that its agent never gives back counts as lag.
+        """
+        idle = not self._in_flight and not self._settled  # then only markers lie before the end that was reached
+        ends = dict(self._read_through) if idle else {}
+        return {partition: max(at, ends.get(partition, 0)) for partition, at in dict(self._durable).items()}
 
     def _run(self) -> None:
         try:
@@ -158,7 +162,9 @@ class Source(Generic[Stamp]):
         error: KafkaError | None = message.error()
         if error is None:  # a partition may have gone, or been sought, after the message was fetched
             return bool(message.offset() >= self._owned.get((message.topic(), message.partition()), 1 << 63))
-        if error.fatal() or error.code() in _NO_MENDING:
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+            self._read_through[message.topic(), message.partition()] = message.offset()
+        elif error.fatal() or error.code() in _NO_MENDING:
             raise BrokerUnavailable(_explain(error, message))
         return False  # the broker is away: librdkafka goes on trying, and the watchdog knows when it is too long
 
@@ -216,6 +222,8 @@ class Source(Generic[Stamp]):
             return
         self._sink.flush()
         again = self._positions.commit(self._consumer, self._settled, self._owned)
+        for chunk, _ in self._settled:
+            self._durable.update({place: at for place, at in chunk.next_offsets().items() if place in self._owned})
         self._observer(_acknowledged(self._settled))
         self._settled.clear()
         self._committed_at = self.moved_at = monotonic()
@@ -231,7 +239,8 @@ class Source(Generic[Stamp]):
         self._in_flight.clear()
         for partition, offset in back.items():
             if partition in self._owned:
-                self._owned[partition] = offset
+                self._owned[partition] = self._durable[partition] = offset
+                self._read_through.pop(partition, None)
                 self._consumer.seek(Place(*partition, offset))
 
     # ── rebalances ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -239,6 +248,7 @@ class Source(Generic[Stamp]):
     def _on_assign(self, consumer: Any, places: list[Place]) -> None:
         begin = self._positions.begin(consumer, places)
         self._owned.update(begin)
+        self._durable.update(begin)
         consumer.incremental_assign([Place(*partition, offset) for partition, offset in begin.items()])
         self._observer(Assigned(topic=self._topics[0], partitions=tuple(place.partition for place in places)))
 
@@ -247,15 +257,18 @@ class Source(Generic[Stamp]):
         self._drain()
         self._commit()
         self._let_go(consumer, places, lost=False)
+        self._drop_in_flight({})  # what outlived the deadline is read again: by the next owner, or from here
 
     def _on_lost(self, consumer: Any, places: list[Place]) -> None:
         """No longer the owner: what is in flight is somebody else's by now, neither produced nor committed."""
         self._let_go(consumer, places, lost=True)
+        self._settled.clear()
         self._drop_in_flight({})
 
     def _let_go(self, consumer: Any, places: list[Place], *, lost: bool) -> None:
         for place in places:
-            self._owned.pop((place.topic, place.partition), None)
+            for known in (self._owned, self._durable, self._read_through):
+                known.pop((place.topic, place.partition), None)
         consumer.incremental_unassign(places)
         gone = tuple(place.partition for place in places)
         self._observer(Revoked(topic=self._topics[0], partitions=gone, lost=lost))
@@ -265,7 +278,6 @@ class Source(Generic[Stamp]):
         while self._in_flight and monotonic() < deadline:
             self._await_oldest(_IDLE_SECONDS)
             self._produce_ready()
-        self._in_flight.clear()  # past the deadline: the next owner reads them again
 
 
 class GroupOffsets:
@@ -278,6 +290,8 @@ class GroupOffsets:
         found = {}
         first = []
         for place in consumer.committed(list(places), timeout=_BROKER_SECONDS):
+            if place.error is not None:  # an unknown position is not a missing one: "latest" would skip events
+                raise BrokerUnavailable(f"{place.topic}/{place.partition}: no position, {place.error.str()}")
             if place.offset < 0:
                 place.offset = first_offset(consumer, place, self._starts[place.topic])
                 first.append(place)

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Protocol
 
 import msgspec
+import numpy as np
 
 from headrace.models import manifest as manifests
 from headrace.models import registry
@@ -29,6 +30,7 @@ from headrace.streams.model import Baseline, LiveModel, live_model
 
 _POLL_SECONDS = 0.2
 _RETRY_SECONDS = 1.0  # when the broker does not hand out an artifact
+_START_SECONDS = 60.0  # for the registry and the newest version, before the first event
 
 
 class RegistryReader(Protocol):
@@ -119,10 +121,18 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
 
     def start(self) -> None:
-        """Returns when every record that was there is applied and the newest version that proves itself is proposed."""
+        """Returns when every record that was there is applied and the newest version that proves itself is proposed.
+
+        Raises BrokerUnavailable: without the registry nobody knows which version to serve.
+        """
+        deadline = monotonic() + _START_SECONDS
         while not self._reader.caught_up:
             self._apply(self._reader.poll(_POLL_SECONDS))
-        self._prepare_newest()
+            if monotonic() > deadline:
+                raise BrokerUnavailable(f"the registry was not read to its end within {_START_SECONDS:.0f} s")
+        while not self._prepare_newest():
+            if monotonic() > deadline:
+                raise BrokerUnavailable(f"no artifact was to be had within {_START_SECONDS:.0f} s; see the refusals")
         self._thread.start()
 
     def stop(self) -> None:
@@ -131,8 +141,12 @@ class Follower:
 
     def _follow(self) -> None:
         while not self._stopping.is_set():
-            self._apply(self._reader.poll(_POLL_SECONDS))
-            self._prepare_newest()
+            try:
+                self._apply(self._reader.poll(_POLL_SECONDS))
+                self._prepare_newest()
+            except Exception as error:  # noqa: BLE001  a follower that ends unseen would serve one version for ever
+                self._refused(RegistryRefused("unexpected", f"{type(error).__name__}: {error}"))
+                self._stopping.wait(_RETRY_SECONDS)
 
     def _apply(self, values: Sequence[bytes | None]) -> None:
         for value in values:
@@ -143,8 +157,8 @@ class Follower:
             except RegistryRefused as error:
                 self._refused(error)
 
-    def _prepare_newest(self) -> None:
-        """From the newest promotion back to the one that serves: the first that proves itself."""
+    def _prepare_newest(self) -> bool:
+        """From the newest promotion back to the one that serves: the first that proves itself. False: ask again."""
         for promoted in reversed(self._versions.promotions):
             if promoted.seq <= max(self._proven, self._tried):
                 break
@@ -155,13 +169,14 @@ class Follower:
             except BrokerUnavailable as error:
                 self._refused(RegistryRefused("unavailable", str(error)), promoted.version)
                 self._stopping.wait(_RETRY_SECONDS)
-                return
+                return False
             else:
                 self._proven = promoted.seq
                 self._swap.propose(model)
                 break
         if self._versions.promotions:
             self._tried = self._versions.promotions[-1].seq
+        return True
 
     def _prepare(self, promoted: Promoted) -> LiveModel:
         """(1) fetch and verify, (2) load and check the contract, (3) warm on rows that are being served."""
@@ -182,7 +197,9 @@ class Follower:
         columns, rows = self._sample() or (synthetic_row(model.plan), 1)
         if not {column.name for column in manifest.schema.columns} <= columns.keys():
             columns, rows = synthetic_row(model.plan), 1
-        session.warm(columns, rows)
+        for times in (1, 2):  # the graph may have been made for one number of rows
+            repeated = {name: np.concatenate([values] * times) for name, values in columns.items()}
+            session.warm(repeated, rows * times)
         return model
 
     def _refused(self, error: RegistryRefused, version: int = 0) -> None:

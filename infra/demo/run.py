@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from rich.table import Table
 from headrace.infra.demo.data import START, load_flights
 from headrace.infra.demo.scoreboard import Frozen, Scoreboard, mean_from_february
 from headrace.infra.leadership import KafkaRegistry
-from headrace.infra.local.servers import LocalServers
+from headrace.infra.local.servers import KAFKA, REDIS, LocalServers
 from headrace.infra.names import Names
 from headrace.infra.pipeline_file import read_pipeline
 from headrace.infra.processes.supervisor import Supervisor
@@ -110,21 +111,28 @@ def run_demo(settings: Settings, options: Options, console: Console) -> Summary:
 
 @contextmanager
 def _servers(settings: Settings, console: Console) -> Iterator[Settings]:
-    """A broker and a Redis of the demo's own, unless the environment names some; topics of this run alone."""
-    prefix = f"{settings.prefix}demo{time.time_ns() // 1_000_000}."
-    if settings.bootstrap_servers and settings.redis_url:
-        yield settings.model_copy(update={"prefix": prefix})
-        return
-    home = settings.home / "demo"
-    with LocalServers(home, report=console.print) as addresses:
-        yield settings.model_copy(
-            update={
-                "home": home,
-                "prefix": prefix,
-                "bootstrap_servers": settings.bootstrap_servers or addresses.bootstrap_servers,
-                "redis_url": settings.redis_url or addresses.redis_url,
-            }
-        )
+    """A broker and a Redis of this run's own, unless the environment names some; topics of this run alone.
+
+    What the run wrote is deleted when it ends well; after a failure it stays, to be looked at.
+    """
+    stamp = f"demo-{time.time_ns() // 1_000_000}"
+    home = settings.home / stamp
+    own = settings.model_copy(update={"home": home, "prefix": f"{settings.prefix}{stamp}."})
+    ours = tuple(
+        name for name, url in ((KAFKA, settings.bootstrap_servers), (REDIS, settings.redis_url)) if url is None
+    )
+    try:
+        with LocalServers(home, only=ours, report=console.print, temporary=True) as addresses:
+            yield own.model_copy(
+                update={
+                    "bootstrap_servers": settings.bootstrap_servers or addresses.bootstrap_servers,
+                    "redis_url": settings.redis_url or addresses.redis_url,
+                }
+            )
+    except BaseException:
+        console.print(f"The logs are in {home / 'logs'}.")
+        raise
+    shutil.rmtree(home)
 
 
 def _environment(settings: Settings) -> dict[str, str]:

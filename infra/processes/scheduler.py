@@ -42,6 +42,7 @@ class LeaderThread:
         self._names = Names(settings.prefix, origin.pipeline)
         self._stopping = threading.Event()
         self._leader: Leader | None = None
+        self._log: KafkaRunsLog | None = None
         self._woken_at: int | None = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"leader-{origin.pipeline.name}", daemon=True)
@@ -55,7 +56,10 @@ class LeaderThread:
             self._leader.wake(now)
 
     def stop(self) -> None:
+        """Returns when it leads no more; a training that goes on is cancelled, and runs again with the next leader."""
         self._stopping.set()
+        if self._log is not None:
+            self._log.resign()
         self._thread.join(60)
 
     @property
@@ -76,7 +80,7 @@ class LeaderThread:
 
     def _lead(self) -> None:
         with ExitStack() as stack:
-            log = KafkaRunsLog(self._settings, self._names)
+            log = self._log = KafkaRunsLog(self._settings, self._names)
             stack.callback(log.consumer.close)
             registry = KafkaRegistry(self._settings)
             stack.callback(registry.close)

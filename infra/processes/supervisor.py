@@ -90,8 +90,9 @@ class Supervisor:
         child.restarts = [at for at in child.restarts if now - at < 60] + [now]
         if len(child.restarts) > _RESTARTS:
             last = child.log.read_text(errors="replace").strip().splitlines()[-1:]
+            words = "".join(last)
             self._failure = HeadraceError(
-                f"{child.name} ended {_RESTARTS} times within a minute, see {child.log}. Its last words: {''.join(last)}"
+                f"{child.name} ended {_RESTARTS} times within a minute, see {child.log}. Its last words: {words}"
             )
             self._stopping.set()
             return

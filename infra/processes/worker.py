@@ -5,9 +5,11 @@ import os
 import signal
 import socket
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from typing import Any
 
 from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as Place
 
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.feature_store import RedisFeatureStore
@@ -21,6 +23,7 @@ from headrace.models.facts import Observer
 from headrace.models.features import Topic
 from headrace.models.pipeline import Pipeline
 from headrace.streams.app import agent, started, streaming_app
+from headrace.streams.chunk import TopicPartition
 from headrace.streams.infer import Inference
 from headrace.streams.rings import FeatureStore
 from headrace.streams.side import SideRows
@@ -29,6 +32,8 @@ from headrace.streams.source import GroupOffsets, Source
 from headrace.streams.swap import Follower, Swap
 from headrace.streams.watchdog import Watchdog
 
+_MAX_POLL_MS = 300_000  # librdkafka's own, where the operator says nothing
+_REDIS_RETRIES = 30  # about a minute: under the third of a poll interval after which a source would pause
 _STALLED_EXIT = 70  # EX_SOFTWARE: whoever supervises the process starts it again
 
 
@@ -39,6 +44,7 @@ class Worker:
         self._settings, self._pipeline, self._observer = settings, pipeline, observer
         self._names = Names(settings.prefix, pipeline)
         self._id = f"{socket.gethostname()}-{os.getpid()}"
+        self._max_poll_seconds = float(consumer_config(settings, "").get("max.poll.interval.ms", _MAX_POLL_MS)) / 1000
         self._app = streaming_app(pipeline.name)
         self._stop: asyncio.Event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -59,7 +65,7 @@ class Worker:
             for source in sources:
                 source.start()
                 source.ended.add_done_callback(lambda _: self.stop())
-                watchdog = Watchdog(source.lag, lambda source=source: source.moved_at, _give_up, self._observer)  # type: ignore[misc]
+                watchdog = self._watchdog(source)
                 watchdog.start()
                 stack.callback(watchdog.stop)
             await self._stop.wait()
@@ -73,11 +79,14 @@ class Worker:
             return None
         if not self._settings.redis_url:
             raise ServerMissing("this pipeline has Lookup or Aggregate features, which live in Redis: set REDIS_URL.")
-        store = RedisFeatureStore(self._settings.redis_url, self._names.store_namespace)
+        url, namespace = self._settings.redis_url, self._names.store_namespace
+        with closing(RedisFeatureStore(url, namespace)) as asked_once:
+            asked_once.positions(self._names.of(self._pipeline.side_topics[0].name))  # not there: a sentence, at once
+        store = RedisFeatureStore(url, namespace, retries=_REDIS_RETRIES)
         stack.callback(store.close)
         return store
 
-    def _infer_source(self, store: FeatureStore | None, stack: ExitStack) -> Source[object]:
+    def _infer_source(self, store: FeatureStore | None, stack: ExitStack) -> Source[Any]:
         names, pipeline = self._names, self._pipeline
         inference = Inference(pipeline, names.topics, store)
         swap = Swap(pipeline, names.topics.history, self._id, self._observer)
@@ -94,7 +103,7 @@ class Worker:
         stack.callback(reader.close)
         stack.callback(follower.stop)
         events = Topic(names.events, time=pipeline.events.time, id=pipeline.events.id, start=pipeline.events.start)
-        source = Source(
+        return Source(
             "infer",
             consumer=self._consumer("infer", [events.name]),
             sink=self._sink(),
@@ -104,14 +113,14 @@ class Worker:
             between=swap.between,
             hand_over=agent(self._app, "infer", inference.handle),
             observer=self._observer,
+            max_poll_seconds=self._max_poll_seconds,
         )
-        return source  # type: ignore[return-value]  # what is stamped on its chunks is its agent's business
 
-    def _features_source(self, store: FeatureStore) -> Source[object]:
+    def _features_source(self, store: FeatureStore) -> Source[Any]:
         names = self._names
         topics = [Topic(names.of(side.name), time=side.time, start=side.start) for side in self._pipeline.side_topics]
         side_rows = SideRows(self._pipeline, names.topics.dead_letters, store, self._settings.prefix)
-        source = Source(
+        return Source(
             "features",
             consumer=self._consumer("features", [topic.name for topic in topics]),
             sink=self._sink(),
@@ -120,11 +129,23 @@ class Worker:
             stamp=lambda: None,
             hand_over=agent(self._app, "features", side_rows.handle),
             observer=self._observer,
+            max_poll_seconds=self._max_poll_seconds,
         )
-        return source  # type: ignore[return-value]  # as above
+
+    def _watchdog(self, source: Source[Any]) -> Watchdog:
+        asker = Consumer(consumer_config(self._settings, "headrace.lag"))  # on the source's own it waits behind fetches
+
+        def lag() -> dict[TopicPartition, int]:
+            return {
+                partition: max(0, asker.get_watermark_offsets(Place(*partition), timeout=5, cached=False)[1] - position)
+                for partition, position in source.owned.items()
+            }
+
+        return Watchdog(lag, lambda: source.moved_at, _give_up, self._observer)
 
     def _consumer(self, role: str, topics: list[str]) -> Consumer:
-        consumer = Consumer(consumer_config(self._settings, f"{self._pipeline.name}.{role}"))
+        group = f"{self._pipeline.name}.{role}"
+        consumer = Consumer(consumer_config(self._settings, group, enable_partition_eof=True))
         for topic in topics:  # a clear sentence now, instead of a subscription that waits for ever
             partitions_of(consumer, topic)
         return consumer

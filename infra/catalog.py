@@ -1,0 +1,197 @@
+"""registry, runs → what there is to know of versions and runs, as records: the command line shows them, as will others."""
+
+from typing import Any
+
+import msgspec
+
+from headrace.infra.artifacts import Artifacts
+from headrace.infra.names import REGISTRY, RUNS, Names
+from headrace.infra.settings import Settings
+from headrace.infra.topic_reader import TopicReader
+from headrace.models import manifest as manifests
+from headrace.models import registry
+from headrace.models.durations import iso
+from headrace.models.errors import BadInput, RegistryRefused
+from headrace.models.manifest import Manifest, OffsetRange
+from headrace.models.records import Finished, Progressed, Promoted, Requested, RunRecord, Started
+from headrace.models.registry import Versions
+
+CHAMPION = "champion"
+_decode_run = msgspec.json.Decoder(RunRecord).decode
+
+
+class RunFacts(msgspec.Struct, kw_only=True):
+    """All that is on record of one run; "" and 0 where it has not come so far."""
+
+    run: str
+    state: str = "requested"  # then started, then the outcome: promoted, rejected, failed, not_due
+    by: str = ""
+    on_demand: bool = False
+    why: str = ""
+    at: str = ""  # event time in a replay, else the clock: nothing newer is trained on
+    requested_at: str = ""
+    tick: str = ""
+    trigger: str = ""
+    started_at: str = ""
+    stage: str = ""
+    facts: dict[str, float] = {}  # of the stage
+    finished_at: str = ""
+    reason: str = ""
+    version: int = 0
+    rows: int = 0
+    holdout_rows: int = 0
+    metrics: dict[str, float] = {}
+    champion_metrics: dict[str, float] = {}
+    seconds: dict[str, float] = {}  # by stage
+    ranges: tuple[OffsetRange, ...] = ()
+
+
+class VersionFacts(msgspec.Struct, kw_only=True):
+    """One version as the registry and its run tell of it. Version 0 is the baseline: never published."""
+
+    version: int
+    alias: str = ""
+    published_at: str = ""
+    by: str = ""
+    promoted_at: str = ""  # the newest promotion
+    why: str = ""
+    run: str = ""
+    rows: int = 0
+    holdout_rows: int = 0
+    metrics: dict[str, float] = {}
+    champion_metrics: dict[str, float] = {}
+
+
+class VersionDetail(msgspec.Struct, kw_only=True):
+    version: int
+    alias: str
+    promotions: tuple[Promoted, ...]
+    lineage: tuple[int, ...]  # parent, its parent, … down to the baseline, 0
+    manifest: Manifest
+
+
+def runs(settings: Settings, names: Names) -> list[RunFacts]:
+    """Oldest first. Raises BrokerUnavailable."""
+    found: dict[str, RunFacts] = {}
+    for message in _records(settings, names.of(RUNS)):
+        try:
+            record = _decode_run(message.value() or b"")
+        except msgspec.DecodeError:
+            continue  # a record of somebody else's says nothing to us
+        if record.pipeline == names.pipeline.name:
+            _take(found.setdefault(record.run, RunFacts(run=record.run)), record, message.timestamp()[1])
+    return list(found.values())
+
+
+def run(settings: Settings, names: Names, wanted: str | None = None) -> RunFacts:
+    """The run that is named, in full or by its beginning, else the newest one that was due."""
+    known = runs(settings, names)
+    if wanted is None:
+        due = [one for one in known if one.state != "not_due"]
+        if not due:
+            raise BadInput(f"{names.pipeline.name}: expected a run, none was due so far. Run: headrace train")
+        return due[-1]
+    found = [one for one in known if one.run == wanted] or [one for one in known if one.run.startswith(wanted)]
+    if len(found) != 1:
+        raise BadInput(f"run: expected one of `headrace runs list`, {wanted!r} names {len(found)}.")
+    return found[0]
+
+
+def versions(settings: Settings, names: Names) -> list[VersionFacts]:
+    """Newest first, the baseline last. Metrics are those of its run."""
+    known = _versions(settings, names)
+    by_version = {one.version: one for one in runs(settings, names) if one.state == "promoted"}
+    champion = known.champion.version if known.champion else 0
+    promotions = {promotion.version: promotion for promotion in known.promotions}
+    facts = []
+    for version, published in sorted(known.published.items(), reverse=True):
+        promoted, made_by = promotions.get(version), by_version.get(version, RunFacts(run=""))
+        facts.append(
+            VersionFacts(
+                version=version,
+                alias=CHAMPION if version == champion else "",
+                published_at=published.at,
+                by=published.by,
+                promoted_at=promoted.at if promoted else "",
+                why=promoted.why if promoted else "",
+                run=made_by.run,
+                rows=made_by.rows,
+                holdout_rows=made_by.holdout_rows,
+                metrics=made_by.metrics,
+                champion_metrics=made_by.champion_metrics,
+            )
+        )
+    baseline = VersionFacts(version=0, alias=CHAMPION if champion == 0 else "", why="computed from the declaration")
+    return [*facts, baseline]
+
+
+def version(settings: Settings, names: Names, wanted: int | None = None) -> VersionDetail:
+    """The version, or the champion, with its manifest. Raises BadInput, and RegistryRefused where bytes do not match."""
+    known = _versions(settings, names)
+    champion = known.champion.version if known.champion else 0
+    number = champion if wanted is None else wanted
+    if number not in known.published:
+        there = ", ".join(map(str, sorted(known.published))) or "none is published yet"
+        about = "the baseline is computed from the declaration and has no manifest" if number == 0 else "not published"
+        raise BadInput(f"version {number} of {names.pipeline.name}: {about}. Published: {there}.")
+    artifacts = Artifacts(settings)
+    manifest = manifests.decode(artifacts.read(known.published[number].manifest))
+    return VersionDetail(
+        version=number,
+        alias=CHAMPION if number == champion else "",
+        promotions=tuple(promotion for promotion in known.promotions if promotion.version == number),
+        lineage=_lineage(known, manifest.parent, artifacts),
+        manifest=manifest,
+    )
+
+
+def _lineage(known: Versions, parent: int, artifacts: Artifacts) -> tuple[int, ...]:
+    """A parent is an older version, so this ends."""
+    line = [parent]
+    while line[-1] in known.published and len(line) < len(known.published):
+        above = manifests.decode(artifacts.read(known.published[line[-1]].manifest)).parent
+        if above >= line[-1]:
+            break
+        line.append(above)
+    return tuple(line)
+
+
+def _versions(settings: Settings, names: Names) -> Versions:
+    """What followers make of the registry; what they refuse, they report."""
+    known = Versions()
+    for message in _records(settings, names.of(REGISTRY)):
+        try:
+            record = registry.decode(message.value())
+            if record.pipeline == names.pipeline.name:
+                known.apply(record)
+        except RegistryRefused:
+            continue
+    return known
+
+
+def _records(settings: Settings, topic: str) -> list[Any]:
+    reader = TopicReader(settings, [topic])
+    try:
+        return [message for batch in reader.until_end() for message in batch]
+    finally:
+        reader.close()
+
+
+def _take(facts: RunFacts, record: RunRecord, written_ms: int) -> None:
+    """A request that was delivered twice, or a run tried again, overwrites with the same or with the newer."""
+    match record:
+        case Requested():
+            facts.by, facts.on_demand, facts.why = record.by, record.on_demand, record.why
+            facts.at, facts.requested_at = iso(record.at), iso(written_ms)
+        case Started():
+            facts.state = "started" if not facts.finished_at else facts.state
+            facts.started_at, facts.tick, facts.trigger = record.at, record.tick, record.trigger
+            facts.ranges = record.ranges
+        case Progressed():
+            facts.stage, facts.facts = record.stage, record.facts
+        case Finished():
+            facts.state, facts.finished_at, facts.reason = record.outcome, record.at, record.reason
+            facts.tick, facts.version = record.tick or facts.tick, record.version
+            facts.rows, facts.holdout_rows = record.rows, record.holdout_rows
+            facts.metrics, facts.champion_metrics = record.metrics, record.champion_metrics
+            facts.seconds = record.seconds

@@ -1,0 +1,49 @@
+"""A pipeline file's workers and scheduler as child processes of whoever needs them: `up`, `backfill`."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from headrace.infra.pipeline_file import PipelineFile
+from headrace.infra.processes.supervisor import Supervisor
+from headrace.infra.settings import Settings
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """So that a child finds the same servers and names; `headrace.toml` it reads itself."""
+    ours = {
+        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
+        "REDIS_URL": settings.redis_url,
+        "HEADRACE_PREFIX": settings.prefix,
+        "HEADRACE_HOME": str(settings.home),
+    }
+    return {**os.environ, **{name: value for name, value in ours.items() if value is not None}}
+
+
+@contextmanager
+def running(
+    settings: Settings,
+    files: list[PipelineFile],
+    *,
+    workers: int = 1,
+    clock: bool = True,
+    started: int | None = None,
+) -> Iterator[Supervisor]:
+    """A scheduler per file and `workers` per pipeline; stopped at the end: workers first, then schedulers."""
+    children = Supervisor(settings.home / "logs", environment(settings))
+    try:
+        for file in files:
+            options = [
+                "--clock" if clock else "--no-clock",
+                *(["--started", str(started)] if started is not None else []),
+            ]
+            name = next(iter(file.pipelines)) if len(file.pipelines) == 1 else ""
+            place = f"{file.path}:{name}" if name else str(file.path)
+            children.start(f"scheduler-{file.path.stem}", ["scheduler", place, *options])
+        for file in files:
+            for name, pipeline in file.pipelines.items():
+                for number in range(1, workers + 1):
+                    children.start(f"worker-{pipeline.name}-{number}", ["worker", f"{file.path}:{name}"])
+        yield children
+    finally:
+        children.stop()
