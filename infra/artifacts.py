@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from headrace.infra.names import ARTIFACTS
 from headrace.infra.settings import Settings
@@ -13,7 +13,6 @@ from headrace.models.errors import BrokerUnavailable, RegistryRefused
 from headrace.models.manifest import Blob
 
 _CHUNK = 512 * 1024  # bytes: under the broker's default of 1 MB a record
-_NO_OFFSET = 1 << 62  # far beyond any: it would not fit into the client's
 _LIMIT = 256 * 1024 * 1024  # bytes of one artifact: checked before anything is allocated for it
 
 
@@ -50,24 +49,21 @@ class Artifacts:
         self._settings, self._topic = settings, settings.prefixed(ARTIFACTS)
 
     def read(self, blob: Blob) -> bytes:
-        if (
-            not 0 <= blob.size <= _LIMIT
-            or not 1 <= blob.chunks <= _LIMIT // _CHUNK + 1
-            or not 0 <= blob.offset < _NO_OFFSET
-        ):
+        chunks_fit, is_offset = 1 <= blob.chunks <= _LIMIT // _CHUNK + 1, 0 <= blob.offset < 1 << 63
+        if not (0 <= blob.size <= _LIMIT and chunks_fit and is_offset):
             raise RegistryRefused("bad_blob", f"expected up to {_LIMIT} bytes in chunks of {_CHUNK}, got {blob}")
         wanted = {_key(blob.sha256, number): number for number in range(blob.chunks)}
         pieces: dict[int, bytes] = {}
         reader = TopicReader(self._settings, [self._topic], {(self._topic, blob.partition): blob.offset})
         try:
-            if reader.ends().get((self._topic, blob.partition), 0) <= blob.offset:
-                raise RegistryRefused("missing_chunks", f"the topic ends before offset {blob.offset}")
             while len(pieces) < blob.chunks and not reader.caught_up:
                 for message in reader.poll(1.0, limit=100):
                     if (number := wanted.get(message.key() or b"")) is not None:
                         pieces.setdefault(number, message.value() or b"")
-        except KafkaException as error:  # retention, or somebody's deletion
-            raise RegistryRefused("missing_chunks", f"offset {blob.offset}: {error.args[0].str()}") from error
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+                raise BrokerUnavailable(f"{self._topic}: {error.args[0].str()}") from error
+            raise RegistryRefused("missing_chunks", f"offset {blob.offset} is not on the topic") from error
         finally:
             reader.close()
         if len(pieces) < blob.chunks:

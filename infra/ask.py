@@ -1,4 +1,4 @@
-"""a wish for a model → `headrace.runs` → the leader's outcome. Where nobody leads, whoever asks does, for this request."""
+"""a wish for a model → `headrace.runs` → the leader's outcome. Where nobody leads, whoever asks does, for this run."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -94,7 +94,7 @@ def _of(reader: TopicReader, run: str) -> Iterator[Started | Progressed | Finish
     for message in reader.poll(_POLL_SECONDS):
         try:
             record = _decode(message.value() or b"")
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, ValueError, RecursionError):
             continue  # a record of somebody else's says nothing to us
         if record.run == run and not isinstance(record, Requested):
             yield record

@@ -1,7 +1,7 @@
 """past events, side rows and labels from files → topics, by the replay, in event time; and what came of it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -55,9 +55,8 @@ class Summary:
 
 def rows_of(pipeline: Pipeline, files: Files) -> Rows:
     """Raises BadInput for what is no row, and for a side topic that the pipeline does not read."""
+    check_side(pipeline, files.side)
     topics = {topic.name: topic for topic in pipeline.side_topics}
-    if unknown := sorted(files.side.keys() - topics.keys()):
-        raise BadInput(f"--side: expected one of {sorted(topics) or 'no side topic'}, got {', '.join(unknown)}.")
     rows = Rows(
         events=dated(read_rows(files.events), pipeline.events, files.key),
         labels=dated(read_rows(files.labels), pipeline.label.topic) if files.labels else None,
@@ -66,6 +65,26 @@ def rows_of(pipeline: Pipeline, files: Files) -> Rows:
     if not len(rows.events):
         raise BadInput(f"--events: expected events, {files.events} has none.")
     return rows
+
+
+def side_files(given: Sequence[str]) -> dict[str, str]:
+    """ "topic=file" each → file by topic. Raises BadInput."""
+    pairs = {}
+    for text in given:
+        topic, equals, place = text.partition("=")
+        if not equals or not topic or not place:
+            raise BadInput(f"--side: expected TOPIC=FILE, as weather=weather.jsonl; got {text!r}.")
+        pairs[topic] = place
+    return pairs
+
+
+def check_side(pipeline: Pipeline, side: Mapping[str, str]) -> None:
+    """Raises BadInput for a topic that no feature of the pipeline reads."""
+    known = sorted(topic.name for topic in pipeline.side_topics)
+    if unknown := sorted(side.keys() - set(known)):
+        raise BadInput(
+            f"--side: expected {' or '.join(known) or 'none: no feature reads a side topic'}, got {', '.join(unknown)}."
+        )
 
 
 class Backfill:

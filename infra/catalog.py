@@ -1,5 +1,6 @@
-"""registry, runs → what there is to know of versions and runs, as records: the command line shows them, as will others."""
+"""registry, runs → what there is to know of versions and runs, as records that the command line and others show."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -72,11 +73,17 @@ class VersionDetail(msgspec.Struct, kw_only=True):
 
 def runs(settings: Settings, names: Names) -> list[RunFacts]:
     """Oldest first. Raises BrokerUnavailable."""
+    return _runs(_records(settings, names.of(RUNS)), names)
+
+
+def _runs(messages: Sequence[Any], names: Names) -> list[RunFacts]:
     found: dict[str, RunFacts] = {}
-    for message in _records(settings, names.of(RUNS)):
+    for message in messages:
+        if message.topic() != names.of(RUNS):
+            continue
         try:
             record = _decode_run(message.value() or b"")
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, ValueError, RecursionError):
             continue  # a record of somebody else's says nothing to us
         if record.pipeline == names.pipeline.name:
             _take(found.setdefault(record.run, RunFacts(run=record.run)), record, message.timestamp()[1])
@@ -99,8 +106,9 @@ def run(settings: Settings, names: Names, wanted: str | None = None) -> RunFacts
 
 def versions(settings: Settings, names: Names) -> list[VersionFacts]:
     """Newest first, the baseline last. Metrics are those of its run."""
-    known = _versions(settings, names)
-    by_version = {one.version: one for one in runs(settings, names) if one.state == "promoted"}
+    messages = _records(settings, names.of(REGISTRY), names.of(RUNS))
+    known = _folded(messages, names)
+    by_version = {one.version: one for one in _runs(messages, names) if one.state == "promoted"}
     champion = known.champion.version if known.champion else 0
     promotions = {promotion.version: promotion for promotion in known.promotions}
     facts = []
@@ -126,8 +134,8 @@ def versions(settings: Settings, names: Names) -> list[VersionFacts]:
 
 
 def version(settings: Settings, names: Names, wanted: int | None = None) -> VersionDetail:
-    """The version, or the champion, with its manifest. Raises BadInput, and RegistryRefused where bytes do not match."""
-    known = _versions(settings, names)
+    """The version, or the champion, with its manifest. Raises BadInput, or RegistryRefused for bytes that differ."""
+    known = _folded(_records(settings, names.of(REGISTRY)), names)
     champion = known.champion.version if known.champion else 0
     number = champion if wanted is None else wanted
     if number not in known.published:
@@ -156,10 +164,12 @@ def _lineage(known: Versions, parent: int, artifacts: Artifacts) -> tuple[int, .
     return tuple(line)
 
 
-def _versions(settings: Settings, names: Names) -> Versions:
+def _folded(messages: Sequence[Any], names: Names) -> Versions:
     """What followers make of the registry; what they refuse, they report."""
     known = Versions()
-    for message in _records(settings, names.of(REGISTRY)):
+    for message in messages:
+        if message.topic() != names.of(REGISTRY):
+            continue
         try:
             record = registry.decode(message.value())
             if record.pipeline == names.pipeline.name:
@@ -169,8 +179,9 @@ def _versions(settings: Settings, names: Names) -> Versions:
     return known
 
 
-def _records(settings: Settings, topic: str) -> list[Any]:
-    reader = TopicReader(settings, [topic])
+def _records(settings: Settings, *topics: str) -> list[Any]:
+    """At once: at the end of a topic the broker makes a reader wait for half a second."""
+    reader = TopicReader(settings, topics)
     try:
         return [message for batch in reader.until_end() for message in batch]
     finally:

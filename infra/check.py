@@ -155,6 +155,7 @@ class CheckReport:
         from rich.table import Table  # noqa: PLC0415  as above
 
         table = Table("column", "kind", "missing", "distinct", "min", "mean", "max", "most frequent")
+        table.columns[0].overflow = "fold"  # long names differ at their ends
         for column in self.columns:
             numbers = [_figure(value) for value in (column.minimum, column.mean, column.maximum)]
             top = ", ".join(f"{value} {share:.0%}" for value, share in column.top)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import redis
 from confluent_kafka import KafkaException
 
-from headrace.infra.kafka import admin, ensure_reachable
+from headrace.infra.kafka import ensure_reachable
 from headrace.infra.local.java import find_java
 from headrace.infra.local.redis import find_redis_server
 from headrace.infra.local.servers import LocalServers

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -13,11 +14,13 @@ from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS, Names
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader
 from headrace.models import manifest as manifests
+from headrace.models.errors import BrokerUnavailable
 from headrace.models.manifest import Blob, Manifest
 from headrace.models.records import Promoted, Published, RegistryRecord, RunRecord
 from headrace.scheduler.leader import LeadershipLost
 
 _TRANSACTION_SECONDS = 30.0
+_CATCH_UP_SECONDS = 60.0
 _BATCH = 1_000
 _decode = msgspec.json.Decoder(RunRecord).decode
 
@@ -30,6 +33,7 @@ class KafkaRunsLog:
         config = consumer_config(settings, names.pipeline.name + ".leader", enable_partition_eof=True)
         self.consumer = Consumer(config)
         self.position = 0
+        self._held: list[RunRecord] = []  # until it leads
         self._owns = self._at_end = self._resigned = False
         topic = names.of(RUNS)
         self.consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
@@ -43,7 +47,7 @@ class KafkaRunsLog:
         self._resigned = True
 
     def poll(self, seconds: float) -> Sequence[RunRecord]:
-        records = []
+        """Nothing before it leads, then everything from the beginning."""
         batch = self.consumer.consume(1, timeout=seconds)
         batch += self.consumer.consume(_BATCH, timeout=0) if batch else []
         for message in batch:
@@ -52,19 +56,24 @@ class KafkaRunsLog:
                 self._at_end = self._at_end or error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001
                 continue
             self.position = message.offset() + 1
-            with suppress(msgspec.DecodeError):  # a record of somebody else's says nothing to us
-                records.append(_decode(message.value() or b""))
+            with suppress(msgspec.DecodeError, ValueError, RecursionError):  # somebody else's says nothing to us
+                self._held.append(_decode(message.value() or b""))
+        if not self.leads:
+            return []
+        records, self._held = self._held, []
         return records
 
     def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
             partition.offset = OFFSET_BEGINNING
         consumer.incremental_assign(partitions)
-        self._owns, self._at_end = bool(partitions), False
+        if partitions:  # an assignment that changes nothing is empty
+            self._held, self._owns, self._at_end = [], True, False
 
     def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         consumer.incremental_unassign(partitions)
-        self._owns = self._at_end = False
+        if partitions:
+            self._owns = self._at_end = False
 
 
 class KafkaRegistry:
@@ -75,8 +84,13 @@ class KafkaRegistry:
         self._artifacts = Artifacts(settings)
 
     def catch_up(self) -> Sequence[bytes | None]:
-        values = [message.value() for batch in self._reader.until_end() for message in batch]
-        return [*values, *[message.value() for message in self._reader.poll(0)]]
+        values = [message.value() for message in self._reader.poll(0)]
+        ends, deadline = self._reader.ends(), monotonic() + _CATCH_UP_SECONDS
+        while any(self._reader.positions[partition] < end for partition, end in ends.items()):
+            values += [message.value() for message in self._reader.poll(0.1)]
+            if monotonic() > deadline:
+                raise BrokerUnavailable(f"the registry was not read to its end within {_CATCH_UP_SECONDS:.0f} s")
+        return values
 
     def manifest(self, published: Published) -> Manifest:
         return manifests.decode(self._artifacts.read(published.manifest))
@@ -148,9 +162,11 @@ class KafkaWriter:
                 [place], self._log.consumer.consumer_group_metadata(), _TRANSACTION_SECONDS
             )
             _again_while_retriable(lambda: self._producer.commit_transaction(_TRANSACTION_SECONDS))
-        except KafkaException as error:
+        except BaseException as error:
             with suppress(KafkaException):
                 self._producer.abort_transaction(_TRANSACTION_SECONDS)
+            if not isinstance(error, KafkaException):
+                raise
             raise LeadershipLost(f"{self._names.pipeline.name}: {error.args[0].str()}") from error
 
 

@@ -2,10 +2,11 @@
 
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from headrace.infra.kafka import consumer_config, producer_config
 from headrace.infra.names import Names
@@ -18,9 +19,11 @@ from headrace.streams.codec import LabelDecoder, Rejected, clock_ms, decode_serv
 from headrace.streams.dead_letters import dead_letters
 from headrace.streams.live_join import Joined, LiveJoin
 from headrace.streams.sink import Sink
+from headrace.streams.source import first_offset
 
 _RECENT_ROWS = 10_000  # joined rows that a live metric looks back on
 _REPORT_ROWS = 1_000  # newly joined rows between two reports
+_COMMIT_LABELS = 10_000  # looked at between two commits: so many are looked at again after a crash
 _SLACK_MS = 3_600_000  # read back a little further than the horizon: clocks differ
 
 
@@ -32,11 +35,13 @@ class LiveLabels:
         self._names, self._observer, self._task = names, observer, pipeline.label.task
         self._decoder = LabelDecoder(pipeline.label, pipeline.max_future_ms)
         self._topics = [names.topics.served, names.labels]
-        self._group = Consumer(consumer_config(settings, f"{pipeline.name}.labels"))  # only for "parked through"
-        self._parked = self._parked_through(names.labels)
+        self._group = Consumer(consumer_config(settings, f"{pipeline.name}.labels"))  # only for "examined through"
+        self._examined = self._examined_through(names.labels)
+        self._not_committed = 0
         self._sink = Sink(lambda report: Producer(producer_config(settings, on_delivery=report)))
-        begin = self._begin(clock_ms() - pipeline.label.within_ms - _SLACK_MS)
-        self._reader = TopicReader(settings, self._topics, begin)
+        self._horizon = self._begin(clock_ms() - pipeline.label.within_ms - _SLACK_MS)
+        unseen = {place: min(at, self._horizon[place]) for place, at in self._examined.items()}
+        self._reader = TopicReader(settings, self._topics, self._horizon | unseen)
         self.join = LiveJoin(pipeline.label)
         self._recent: deque[Joined] = deque(maxlen=_RECENT_ROWS)
         self._new = self._unreported = 0
@@ -58,6 +63,8 @@ class LiveLabels:
         self._new = 0
 
     def close(self) -> None:
+        with suppress(KafkaException):  # then some are looked at again
+            self._commit()
         self._reader.close()
         self._group.close()
 
@@ -72,8 +79,9 @@ class LiveLabels:
             except EventRejected:
                 continue  # nobody but headrace writes there
         if labels:
-            _, rows, rejected = self._decoder.decode([message.value() for message in labels], clock_ms())
-            self._keep(self.join.labels(rows))
+            kept, rows, rejected = self._decoder.decode([message.value() for message in labels], clock_ms())
+            recent = [row for at, row in zip(kept, rows, strict=True) if self._is_recent(labels[at])]
+            self._keep(self.join.labels(recent))
             self._park(labels, rejected)
 
     def _keep(self, joined: list[Joined]) -> None:
@@ -89,7 +97,7 @@ class LiveLabels:
                 self._observer(LiveMetric(pipeline=name, metric=metric, value=value, rows=len(labels)))
 
     def _park(self, labels: Sequence[Any], rejected: Sequence[Rejected]) -> None:
-        """(1) dead letters acknowledged, (2) "parked through" moved: a label is parked once, also over a restart."""
+        """(1) dead letters acknowledged, (2) "examined through" moved: a label is parked once, also over a restart."""
         news = [(index, error) for index, error in rejected if self._is_new(labels[index])]
         if news:
             for record in dead_letters(self._names.topics.dead_letters, labels, news):
@@ -98,18 +106,34 @@ class LiveLabels:
             reasons = Counter(error.reason for _, error in news)
             name = self._names.pipeline.name
             self._observer(DeadLettered(pipeline=name, topic=self._names.labels, reasons=reasons))
-            for index, _ in news:
-                message = labels[index]
-                self._parked[message.topic(), message.partition()] = message.offset() + 1
-            places = [TopicPartition(*partition, offset) for partition, offset in self._parked.items() if offset > 0]
+        for message in labels:
+            place = message.topic(), message.partition()
+            self._examined[place] = max(self._examined[place], message.offset() + 1)
+        self._not_committed += len(labels)
+        if news or self._not_committed >= _COMMIT_LABELS:
+            self._commit()
+
+    def _commit(self) -> None:
+        places = [TopicPartition(*partition, offset) for partition, offset in self._examined.items()]
+        if self._not_committed:
             self._group.commit(offsets=places, asynchronous=False)
+        self._not_committed = 0
 
     def _is_new(self, message: Any) -> bool:
-        return bool(message.offset() >= self._parked.get((message.topic(), message.partition()), 0))
+        return bool(message.offset() >= self._examined[message.topic(), message.partition()])
 
-    def _parked_through(self, topic: str) -> dict[Partition, int]:
+    def _is_recent(self, message: Any) -> bool:
+        return bool(message.offset() >= self._horizon[message.topic(), message.partition()])
+
+    def _examined_through(self, topic: str) -> dict[Partition, int]:
+        """Where the first label is that nobody looked at."""
+        start = self._names.pipeline.label.topic.start
         places = [TopicPartition(topic, number) for number in partitions_of(self._group, topic)]
-        return {(p.topic, p.partition): max(0, p.offset) for p in self._group.committed(places, timeout=30)}
+        found = {}
+        for place in self._group.committed(places, timeout=30):
+            oldest = first_offset(self._group, place, start if place.offset < 0 else "earliest")
+            found[place.topic, place.partition] = max(place.offset, oldest)
+        return found
 
     def _begin(self, since_ms: int) -> dict[Partition, int]:
         """Where the horizon begins, by the records' own timestamps; served rows and labels alike."""
@@ -118,5 +142,10 @@ class LiveLabels:
             for topic in self._topics
             for number in partitions_of(self._group, topic)
         ]
+        # first the ends: where nothing is as young, "at the end" would be resolved later, past what came meanwhile
+        ends = {(p.topic, p.partition): first_offset(self._group, p, "latest") for p in asked}
         found = self._group.offsets_for_times(asked, timeout=30)
-        return {(place.topic, place.partition): place.offset for place in found}
+        return {
+            (place.topic, place.partition): place.offset if place.offset >= 0 else ends[place.topic, place.partition]
+            for place in found
+        }

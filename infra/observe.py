@@ -1,14 +1,13 @@
 """Facts → log lines and Prometheus metrics. Metric names have base units; every process serves them on its own port."""
 
-import json
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial, singledispatchmethod
 from time import time
 from typing import TextIO
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from headrace.models import facts
@@ -106,7 +105,7 @@ def log_fact(fact: object) -> None:
     if isinstance(fact, _QUIET):
         return
     level = logging.WARNING if isinstance(fact, _BAD) else logging.INFO
-    _log.log(level, "%s %s", type(fact).__name__, json.dumps(asdict(fact), default=str))  # type: ignore[call-overload]
+    _log.log(level, "%s %s", type(fact).__name__, msgspec.json.encode(fact, enc_hook=str).decode())
 
 
 def both(*observers: facts.Observer) -> facts.Observer:

@@ -55,7 +55,7 @@ def produce(settings: Settings, topic: str, rows: Iterable[Row], sent: Callable[
         if not count:
             raise
         done = count - len(refused) - len(producer)
-        raise type(error)(f"{error} (The {done} records before it were delivered.)") from error
+        raise type(error)(f"{error} (Delivered before it: {done}.)") from error
     _flush(producer)
     sent(count)
     if missing := len(refused) + len(producer):

@@ -67,6 +67,7 @@ class TopicReader:
             self.positions[message.topic(), message.partition()] = message.offset() + 1
             return True
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  the library's public name for it
+            self.positions[message.topic(), message.partition()] = message.offset()  # past the markers
             self._to_reach.discard((message.topic(), message.partition()))
         elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             raise KafkaException(error)

@@ -5,6 +5,7 @@ a version needs. Columns hold *raw* values: encoders and vocabularies belong to 
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -65,8 +66,13 @@ class Topic(_Topic, frozen=True, kw_only=True):
     partitions: int = 1  # when `apply` creates it
 
     def __post_init__(self) -> None:
-        _expect_name("Topic", self.name)
+        if not isinstance(self.name, str) or not _TOPIC_NAME.fullmatch(self.name):
+            raise DeclarationError("Topic", "a Kafka topic's name: letters, digits, . _ -", self.name, "Rename it.")
         _expect_name(f"Topic({self.name!r}).time", self.time)
+        if self.id == self.time:
+            raise DeclarationError(
+                f"Topic({self.name!r}).id", "another field than time", self.id, "Name the id's field."
+            )
         _expect_choice(f"Topic({self.name!r}).start", self.start, ("earliest", "latest"))
         if not isinstance(self.partitions, int) or self.partitions < 1:
             raise DeclarationError(f"Topic({self.name!r}).partitions", "a number from 1", self.partitions, "Set it.")
@@ -83,6 +89,7 @@ class Number(_OfField, frozen=True, kw_only=True, tag="number", tag_field="featu
 
     def __post_init__(self) -> None:
         _expect_name("Number", self.field)
+        _expect_choice(f"Number({self.field!r}).nullable", self.nullable, (True, False))
 
     @property
     def reads(self) -> tuple[Field, ...]:
@@ -100,6 +107,7 @@ class Category(_OfField, frozen=True, kw_only=True, tag="category", tag_field="f
 
     def __post_init__(self) -> None:
         _expect_name("Category", self.field)
+        _expect_choice(f"Category({self.field!r}).nullable", self.nullable, (True, False))
 
     @property
     def reads(self) -> tuple[Field, ...]:
@@ -139,7 +147,7 @@ class Tensor(_OfField, frozen=True, kw_only=True, tag="tensor", tag_field="featu
 
     def __post_init__(self) -> None:
         _expect_name("Tensor", self.field)
-        sizes = tuple(self.shape)
+        sizes = tuple(self.shape) if isinstance(self.shape, list | tuple) else ()
         if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
             raise DeclarationError(f"Tensor({self.field!r}).shape", "sizes from 1", self.shape, "For example [3, 64].")
         force_setattr(self, "shape", sizes)
@@ -156,6 +164,10 @@ class Tensor(_OfField, frozen=True, kw_only=True, tag="tensor", tag_field="featu
 class _OfTopic(msgspec.Struct, frozen=True):
     topic: Topic
 
+    def _check_topic(self) -> None:
+        if not isinstance(self.topic, Topic):
+            raise DeclarationError(f"{type(self).__name__}.topic", "a Topic", self.topic, "Topic(name, time=…).")
+
 
 class Lookup(_OfTopic, frozen=True, kw_only=True, tag="lookup", tag_field="feature"):
     """The newest row of a side topic that has the event's `by` and a time strictly before the event's.
@@ -170,6 +182,7 @@ class Lookup(_OfTopic, frozen=True, kw_only=True, tag="lookup", tag_field="featu
     lateness: str = "2d"
 
     def __post_init__(self) -> None:
+        self._check_topic()
         where = f"Lookup({self.topic.name!r})"
         force_setattr(self, "by", _names(f"{where}.by", self.by))
         force_setattr(self, "fields", _names(f"{where}.fields", self.fields))
@@ -211,6 +224,7 @@ class Aggregate(_Aggregated, frozen=True, kw_only=True, tag="aggregate", tag_fie
     lateness: str = "2d"
 
     def __post_init__(self) -> None:
+        self._check_topic()
         where = f"Aggregate({self.topic.name!r}, {self.field!r})"
         _expect_name(f"{where} field", self.field)
         _expect_choice(f"{where} statistic", self.statistic, get_args(Statistic))
@@ -262,6 +276,7 @@ class Function(_OfFunction, frozen=True, kw_only=True, tag="function", tag_field
             )
         if not self.inputs or isinstance(self.inputs, str):
             raise DeclarationError("Function.inputs", "columns or features", self.inputs, "List what it reads.")
+        _expect_choice("Function.kind", self.kind, ("number", "category"))
         force_setattr(self, "inputs", tuple(self.inputs))
         force_setattr(self, "name", self.name or self.place.rpartition(":")[2])
         _expect_name("Function.name", self.name)
@@ -292,6 +307,7 @@ class Function(_OfFunction, frozen=True, kw_only=True, tag="function", tag_field
         return (Column(self.name, self.kind, nullable=True),)
 
 
+_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _BOTH = ({"entity", "category"}, {"entity", "number"})  # kinds that one field can be at once
 AnyFeature = Number | Category | Datetime | Tensor | Lookup | Aggregate | Function
 
@@ -355,7 +371,7 @@ def _expect_name(where: str, name: object) -> None:
         raise DeclarationError(where, "a name", name, "Give the field or topic as text.")
 
 
-def _expect_choice(where: str, value: object, choices: Sequence[str]) -> None:
+def _expect_choice(where: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         raise DeclarationError(where, " or ".join(map(repr, choices)), value, "Take one of these.")
 

@@ -1,5 +1,6 @@
 """Label declarations: what arrives later, and what its absence means."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,8 +32,10 @@ class Binary:
     def __post_init__(self) -> None:
         _check_label("Binary", self)
         for name in ("decide_at", "prior"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
                 raise DeclarationError(f"Binary.{name}", "a probability", getattr(self, name), "Between 0 and 1.")
+        if self.at_least is not None and not _is_number(self.at_least):
+            raise DeclarationError("Binary.at_least", "a number", self.at_least, "Give the smallest value that is a 1.")
         if self.if_absent not in ("drop", 0, 1):
             raise DeclarationError("Binary.if_absent", '"drop", 0 or 1', self.if_absent, _ABSENCE)
 
@@ -66,7 +69,9 @@ class Regression:
 
     def __post_init__(self) -> None:
         _check_label("Regression", self)
-        if self.if_absent != "drop" and not isinstance(self.if_absent, int | float):
+        if not _is_number(self.prior):
+            raise DeclarationError("Regression.prior", "a number", self.prior, "What version 0 answers.")
+        if self.if_absent != "drop" and not _is_number(self.if_absent):
             raise DeclarationError("Regression.if_absent", '"drop" or a number', self.if_absent, _ABSENCE)
 
     @property
@@ -92,7 +97,15 @@ def _check_label(where: str, label: "Label") -> None:
         raise DeclarationError(f"Topic({label.topic.name!r}).id", "a field", label.topic.id, "It joins labels.")
     if not label.field or not isinstance(label.field, str):
         raise DeclarationError(f"{where}.field", "a field's name", label.field, "The field that holds the label.")
+    if label.field in (label.topic.id, label.topic.time):
+        raise DeclarationError(
+            f"{where}.field", "another field than id and time", label.field, "Name the label's field."
+        )
     milliseconds(f"{where}.within", label.within)
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
 
 
 def _number(field: str, row: Mapping[str, Any]) -> float:

@@ -27,7 +27,7 @@ class Last:
     def __post_init__(self) -> None:
         if milliseconds("Last.holdout", self.holdout) >= milliseconds("Last.window", self.window):
             raise DeclarationError("Last.holdout", f"less than the window {self.window}", self.holdout, "Shorten it.")
-        if self.min_rows < 1:
+        if not isinstance(self.min_rows, int) or self.min_rows < 1:
             raise DeclarationError("Last.min_rows", "a number from 1", self.min_rows, "Raise it.")
 
     @property
@@ -64,7 +64,7 @@ class Pipeline:
         self._check_learning()
         self._check_names()
         self._check_function_inputs()
-        fields_of(self.features)
+        self._check_fields()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -107,19 +107,47 @@ class Pipeline:
             raise DeclarationError("Pipeline.label", "Binary or Regression", self.label, "Binary(topic, field, …).")
         milliseconds("Pipeline.max_future", self.max_future)
 
+        baseline = self.baseline
+        if isinstance(baseline, bool) or not isinstance(baseline, int | float | Function | None):
+            raise DeclarationError("Pipeline.baseline", "a number or a Function", baseline, "What version 0 answers.")
+        if isinstance(baseline, Function) and baseline.kind != "number":
+            raise DeclarationError("Pipeline.baseline", 'a Function of kind "number"', baseline.kind, "Scores are.")
+        if self.initial is not None and not isinstance(self.initial, str):
+            raise DeclarationError("Pipeline.initial", "the path of an ONNX file", self.initial, "Beside this file.")
+
     def _check_learning(self) -> None:
         for name, protocol in (("learner", Learner), ("gate", Judge)):
             given = getattr(self, name)
-            if given is not None and not isinstance(given, protocol):
+            if given is not None and (isinstance(given, type) or not isinstance(given, protocol)):
                 raise DeclarationError(f"Pipeline.{name}", f"a {protocol.__name__}", given, "See docs/reference.md.")
+        if not isinstance(self.retrain, list | tuple):
+            raise DeclarationError("Pipeline.retrain", "a list of triggers", self.retrain, "Put it into brackets.")
         for trigger in self.retrain:
-            if not isinstance(trigger, Trigger):
+            if isinstance(trigger, type) or not isinstance(trigger, Trigger):
                 raise DeclarationError("Pipeline.retrain", "triggers", trigger, "For example [Cron('0 3 * * mon', …)].")
         if not isinstance(self.train_on, Last):
             raise DeclarationError("Pipeline.train_on", "Last(window, holdout=…)", self.train_on, "Use Last.")
         metric, known = getattr(self.gate, "metric", None), OF_TASK[self.label.task]
         if metric in METRICS and metric not in known:
             raise DeclarationError("Pipeline.gate", " or ".join(known), metric, "Take a metric of the task.")
+
+    def _check_fields(self) -> None:
+        """The event's own time and id are decoded as such, whatever else reads them."""
+        for read in fields_of(self.features):
+            if read.name == self.events.time and read.kind != "datetime":
+                raise DeclarationError(
+                    f"field {read.name!r}", "to be read by Datetime", read.kind, "It is the event time."
+                )
+            if read.name == self.events.id and read.kind not in ("category", "entity"):
+                raise DeclarationError(f"field {read.name!r}", "to be read as text", read.kind, "It is the event's id.")
+        times = {topic.name: topic.time for topic in self.side_topics}
+        for feature in self.stored:
+            if times[feature.topic.name] != feature.topic.time:
+                raise DeclarationError(
+                    f"Topic({feature.topic.name!r}).time", "one field", feature.topic.time, "Choose."
+                )
+            if feature.topic.time in feature.by:
+                raise DeclarationError(f"{feature.topic.name!r} by", "an entity", feature.topic.time, "Not the time.")
 
     def _check_names(self) -> None:
         for column in self.columns:

@@ -32,8 +32,9 @@ def graph_inputs(schema: Schema, columns: Columns, rows: int) -> dict[str, NDArr
     inputs: dict[str, NDArray[Any]] = {}
     if schema.numbers:
         numbers = np.empty((rows, len(schema.numbers)), np.float32)
-        for place, column in enumerate(schema.numbers):
-            numbers[:, place] = columns[column.name]
+        with np.errstate(over="ignore"):  # beyond float32 it is infinite, which the graph's clipping takes
+            for place, column in enumerate(schema.numbers):
+                numbers[:, place] = columns[column.name]
         inputs[NUMBERS] = numbers
     if schema.categories:
         categories = np.empty((rows, len(schema.categories)), object)

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from headrace.models import registry
 from headrace.models.durations import iso
-from headrace.models.errors import RegistryRefused, RunFailed
+from headrace.models.errors import HeadraceError, RegistryRefused
 from headrace.models.facts import Observer, Refused, RunEnded
 from headrace.models.manifest import Blob, Manifest, OffsetRange
 from headrace.models.pipeline import Pipeline
@@ -132,6 +132,7 @@ class Leader:
         self._runs = PipelineRuns(pipeline=pipeline.name, started=started)
         self._versions = registry.Versions()
         self._waiting: dict[str, Requested] = {}  # by run, oldest first
+        self._made: dict[int, tuple[str, str]] = {}  # version → run and tick that its manifest names
         self._due_at: int | None = None  # the clock woke us at this time, Unix ms
 
     def wake(self, now: int) -> None:
@@ -145,17 +146,22 @@ class Leader:
         self._read(_POLL_SECONDS)
         if not self._log.leads:
             return
-        self._follow_registry()
-        if not self._versions.newest and self._pipeline.initial:
+        if self._pipeline.initial and not self._versions.newest:
             self._publish_initial(self._pipeline.initial)
         self._ask_for_what_is_due()
         for request in list(self._waiting.values()):
             self._handle(request)
-            del self._waiting[request.run]
+            self._waiting.pop(request.run, None)
 
     def _read(self, seconds: float) -> None:
         for record in self._log.poll(seconds):
-            self._runs.apply(record)
+            try:
+                if isinstance(record, Requested):
+                    iso(record.at)
+                self._runs.apply(record)
+            except (ValueError, OverflowError) as error:  # a time that no calendar holds
+                self._refused(RegistryRefused("bad_record", f"{record}: {error}"))
+                continue
             if isinstance(record, Requested) and record.pipeline == self._pipeline.name:
                 self._waiting[record.run] = record
             elif isinstance(record, Finished):
@@ -168,18 +174,25 @@ class Leader:
                 if record.pipeline != self._pipeline.name:
                     continue
                 self._versions.apply(record)
-                manifest = self._registry.manifest(self._versions.published[record.version])
+                if record.version not in self._made:
+                    manifest = self._registry.manifest(self._versions.published[record.version])
+                    self._made[record.version] = manifest.run, manifest.tick
             except RegistryRefused as error:
-                self._observer(Refused(pipeline=self._pipeline.name, reason=error.reason, detail=error.detail))
+                self._refused(error)
                 continue
+            run, tick = self._made[record.version]
             seq = record.seq if isinstance(record, Promoted) else 0
-            self._runs.apply_version(run=manifest.run, tick=manifest.tick, version=record.version, seq=seq)
+            self._runs.apply_version(run=run, tick=tick, version=record.version, seq=seq)
+
+    def _refused(self, error: RegistryRefused) -> None:
+        self._observer(Refused(pipeline=self._pipeline.name, reason=error.reason, detail=error.detail))
 
     def _ask_for_what_is_due(self) -> None:
         """The clock's wake-up becomes a request on the topic only where there is something to do."""
         now, self._due_at = self._due_at, None
         if now is None:
             return
+        self._follow_registry()
         request = Requested(run=new_run_id(now), pipeline=self._pipeline.name, at=now, by=f"clock of {self._name}")
         decision = decide(self._pipeline.retrain, request, self._runs, self._labels.count())
         if isinstance(decision, Run) or not self._runs.seen:  # the first request says since when ticks count
@@ -187,7 +200,16 @@ class Leader:
             self._waiting[request.run] = request
 
     def _handle(self, request: Requested) -> None:
-        match decide(self._pipeline.retrain, request, self._runs, self._labels.count()):
+        self._follow_registry()  # the request before this one may have published
+        decision = decide(self._pipeline.retrain, request, self._runs, self._labels.count())
+        if isinstance(decision, Run):
+            self._train(decision, request)
+            self._labels.reset()
+        else:
+            self._answer(request, decision)
+
+    def _answer(self, request: Requested, decision: NotDue | Answered | InRegistry) -> None:
+        match decision:
             case Answered():
                 return
             case NotDue(reason=reason):
@@ -203,14 +225,11 @@ class Leader:
                         seq=known.seq,
                     )
                 )
-            case Run() as run:
-                self._train(run, request.at)
-                self._labels.reset()
 
-    def _train(self, run: Run, at: int) -> None:
+    def _train(self, run: Run, request: Requested) -> None:
         begun = monotonic()
         try:
-            attempt = self._training.start(run, at, self._versions)
+            attempt = self._training.start(run, request.at, self._versions)
             self._writer.record(
                 Started(
                     run=run.run,
@@ -222,11 +241,11 @@ class Leader:
                 )
             )
             candidate = self._await(run, attempt)
-        except RunFailed as error:
+        except (HeadraceError, OSError) as error:  # RunFailed; a champion that cannot be read; a full disk
             self._end(self._finished(run.run, "failed", str(error), tick=run.tick_text), monotonic() - begun)
             return
         if candidate.promote:
-            self._publish(run, candidate)
+            self._publish_once(run, request, candidate)
         else:
             self._end(self._of(candidate, run, "rejected"), monotonic() - begun)
 
@@ -246,6 +265,18 @@ class Leader:
                 )
         return candidate
 
+    def _publish_once(self, run: Run, request: Requested, candidate: Candidate) -> None:
+        """`Started` fenced whoever led before us: what it published last is on record by now, and is not done twice."""
+        self._follow_registry()
+        known = self._runs.version_of(run.run)
+        other = None if run.tick is None else self._runs.used_by(run.tick)
+        if known is not None:
+            self._answer(request, known)
+        elif other is not None and other != run.run:
+            self._answer(request, NotDue(run=run.run, reason=f"tick {run.tick_text} was run by {other}"))
+        else:
+            self._publish(run, candidate)
+
     def _publish(self, run: Run, candidate: Candidate) -> None:
         version, seq = self._versions.newest + 1, self._versions.seq
         finished = self._of(candidate, run, "promoted", version=version, seq=seq + 2)
@@ -257,6 +288,9 @@ class Leader:
         self._ended(finished)
 
     def _publish_initial(self, path: str) -> None:
+        self._follow_registry()
+        if self._versions.newest:
+            return
         candidate = self._training.initial(path)
         self._writer.publish(
             candidate.onnx,

@@ -39,27 +39,28 @@ class _Served:
 
 
 class LiveJoin:
-    """`sample` is the share of ids that are looked at, by hash: the same ids in both topics."""
+    """`sample` is the share of ids that are looked at, by hash: the same ids in both topics.
+
+    Once a row is joined, a label with an earlier time that comes after it changes nothing: it was reported. Rows and
+    labels are forgotten when the other side's newest time has passed their horizon.
+    """
 
     def __init__(self, label: Label, sample: float = 1.0) -> None:
         self._within = label.within_ms
         self._absent = None if label.if_absent == "drop" or label.if_absent is None else float(label.if_absent)
         self._sample = sample
-        self._served: dict[str, list[_Served]] = {}
-        self._early: dict[str, LabelRow] = {}  # labels whose row is not read yet
-        self._closing: list[tuple[int, str]] = []  # heap of (end of the horizon, id)
-        self._label_watermark = 0
+        self._rows: dict[str, list[_Served]] = {}
+        self._labels: dict[str, list[LabelRow]] = {}
+        self._closing: list[tuple[int, str]] = []  # heap of (end of a row's horizon, id)
+        self._fading: list[tuple[int, str]] = []  # heap of (when no row that a label could match is to come, id)
+        self._served_watermark = self._label_watermark = 0
+        self.open = 0  # rows whose label may still come
         self.joined = self.never_came = self.repeated = self.late = 0
 
     @property
-    def open(self) -> int:
-        """Rows whose label may still come."""
-        return sum(not row.joined for rows in self._served.values() for row in rows)
-
-    @property
     def unknown(self) -> int:
-        """Labels without a served row so far."""
-        return len(self._early)
+        """Ids with labels, and without a served row so far."""
+        return len(self._labels.keys() - self._rows.keys())
 
     def served(self, batch: pa.RecordBatch) -> list[Joined]:
         """Takes a served batch; gives rows whose label was there first. A row that came twice counts once."""
@@ -71,15 +72,19 @@ class LiveJoin:
             if not self._sampled(row_id):
                 continue
             row = _Served(times[at], scores[at], versions[at], (partitions[at], offsets[at]))
-            rows = self._served.setdefault(row_id, [])
+            rows = self._rows.setdefault(row_id, [])
             if any(other.source == row.source for other in rows):
                 continue
             rows.append(row)
+            self.open += 1
+            self._served_watermark = max(self._served_watermark, row.time)
             heapq.heappush(self._closing, (row.time + self._within, row_id))
-            if row_id in self._early:
-                found += self._match(self._early[row_id], rows)
+            if matching := [label for label in self._labels.get(row_id, ()) if self._matches(row, label)]:
+                found.append(self._join(row_id, row, min(matching, key=lambda label: label.time)))
+        while self._fading and self._fading[0][0] < self._served_watermark:
+            self._fade(*heapq.heappop(self._fading))
         while len(self._closing) > _OPEN_LIMIT:
-            self._close(heapq.heappop(self._closing), [])
+            self._close(*heapq.heappop(self._closing), [])
         return found
 
     def labels(self, rows: Sequence[LabelRow]) -> list[Joined]:
@@ -89,43 +94,48 @@ class LiveJoin:
             if not self._sampled(label.id):
                 continue
             self._label_watermark = max(self._label_watermark, label.time)
-            served = self._served.get(label.id)
-            if served:
-                found += self._match(label, served)
-            elif label.id not in self._early or label.time < self._early[label.id].time:
-                self._early[label.id] = label
+            self._labels.setdefault(label.id, []).append(label)
+            heapq.heappush(self._fading, (label.time + self._within, label.id))
+            for row in self._rows.get(label.id, ()):
+                if row.joined:
+                    self.repeated += 1
+                elif self._matches(row, label):
+                    found.append(self._join(label.id, row, label))
+                else:
+                    self.late += label.time > row.time
         while self._closing and self._closing[0][0] < self._label_watermark:
-            self._close(heapq.heappop(self._closing), found)
+            self._close(*heapq.heappop(self._closing), found)
         return found
 
-    def _match(self, label: LabelRow, rows: list[_Served]) -> list[Joined]:
-        found = []
-        for row in rows:
-            if not row.time <= label.time <= row.time + self._within:
-                self.late += label.time > row.time + self._within
-            elif row.joined:
-                self.repeated += 1
-            else:
-                row.joined = True
-                self._early.pop(label.id, None)
-                found.append(Joined(label.id, row.time, label.time, row.score, label.value, row.version, row.source))
-        self.joined += len(found)
-        return found
+    def _matches(self, row: _Served, label: LabelRow) -> bool:
+        return row.time <= label.time <= row.time + self._within
 
-    def _close(self, due: tuple[int, str], found: list[Joined]) -> None:
-        end, row_id = due
-        rows = self._served.get(row_id, [])
+    def _join(self, row_id: str, row: _Served, label: LabelRow) -> Joined:
+        row.joined = True
+        self.joined += 1
+        self.open -= 1
+        return Joined(row_id, row.time, label.time, row.score, label.value, row.version, row.source)
+
+    def _close(self, end: int, row_id: str, found: list[Joined]) -> None:
+        rows = self._rows.get(row_id, [])
         for row in [row for row in rows if row.time + self._within <= end]:
             rows.remove(row)
             if row.joined:
                 continue
             if self._absent is None:
+                self.open -= 1
                 self.never_came += 1
             else:
-                self.joined += 1
-                found.append(Joined(row_id, row.time, end, row.score, self._absent, row.version, row.source))
+                found.append(self._join(row_id, row, LabelRow(row_id, end, self._absent)))
         if not rows:
-            self._served.pop(row_id, None)
+            self._rows.pop(row_id, None)
+
+    def _fade(self, end: int, row_id: str) -> None:
+        labels = [label for label in self._labels.get(row_id, ()) if label.time + self._within > end]
+        if labels:
+            self._labels[row_id] = labels
+        else:
+            self._labels.pop(row_id, None)
 
     def _sampled(self, row_id: str) -> bool:
         return self._sample >= 1 or zlib.crc32(row_id.encode()) < self._sample * _WHOLE

@@ -6,7 +6,19 @@ import sys
 import typer
 from rich.console import Console
 
-from headrace.infra.cli import demo, processes
+from headrace.infra.cli import (
+    check,
+    dead_letters,
+    demo,
+    dev,
+    model,
+    processes,
+    runs,
+    schedule,
+    servers,
+    topics,
+    train,
+)
 from headrace.models.errors import HeadraceError
 
 app = typer.Typer(
@@ -16,8 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-demo.register(app)
-processes.register(app)
+# in the order in which a newcomer needs them, which is the order of `headrace --help`
+for group in (demo, check, servers, topics, processes, train, model, runs, schedule, dead_letters, dev):
+    group.register(app)
 
 
 def main() -> None:
@@ -26,5 +39,7 @@ def main() -> None:
     try:
         app()
     except HeadraceError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"headrace: {error}", markup=False)
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"headrace: {' '.join(str(error).split())}", markup=False
+        )
         sys.exit(1)

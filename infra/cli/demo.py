@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from headrace.infra.cli.output import Output, OutputOption, err, print_json
-from headrace.infra.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +20,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """A year of real flights through real Kafka and Redis: predictions, weekly retraining, hot swaps."""
         from headrace.infra.demo.run import Options, run_demo  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.settings import Settings  # noqa: PLC0415
 
         options = Options(
             days=days,

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-_PIPED_WIDTH = 200  # columns: a table in a file or a pipe has no terminal to fit
+_PIPED_WIDTH = 1_000  # columns: a row in a file or a pipe is one line, whatever it says
 
 
 class Output(StrEnum):
@@ -89,5 +89,5 @@ def progress(what: str, total: float | None = None) -> Iterator[tuple[Progress, 
     """A bar on standard error, or a spinner where nobody knows how long; `note` is what it says at its end."""
     known = (BarColumn(), MofNCompleteColumn()) if total is not None else (SpinnerColumn(),)
     columns = (TextColumn("{task.description}"), *known, TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         yield bar, bar.add_task(what, total=total, note="")

@@ -5,24 +5,25 @@ from typing import Annotated
 import typer
 
 from headrace.infra.cli.output import PipelineArgument
-from headrace.infra.local.servers import located
-from headrace.infra.observe import log_to
-from headrace.infra.pipeline_file import one_of, read_pipelines
-from headrace.infra.settings import Settings
 
 MetricsPort = Annotated[int, typer.Option("--metrics-port", help="Prometheus on 127.0.0.1; 0 takes a free port")]
 
 
 def register(app: typer.Typer) -> None:
-    @app.command(epilog="Example: headrace worker flights.py")
+    @app.command(epilog="Example: headrace worker flights.py --metrics-port 9400")
     def worker(file: PipelineArgument, metrics_port: MetricsPort = 0) -> None:
         """Predicts: a member of the pipeline's group. Start as many as there are partitions to share."""
-        from headrace.infra.processes.worker import run_worker  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.local.servers import located  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.observe import log_to  # noqa: PLC0415
+        from headrace.infra.pipeline_file import one_of, read_pipelines  # noqa: PLC0415
+        from headrace.infra.processes.worker import run_worker  # noqa: PLC0415
+        from headrace.infra.settings import Settings  # noqa: PLC0415
 
         log_to()
-        run_worker(located(Settings.load()), one_of(read_pipelines(file), file), metrics_port)
+        pipeline = one_of(read_pipelines(file), file)
+        run_worker(located(Settings.load()), pipeline, metrics_port)
 
-    @app.command(epilog="Example: headrace scheduler flights.py")
+    @app.command(epilog="Example: headrace scheduler flights.py --metrics-port 9401")
     def scheduler(
         file: PipelineArgument,
         metrics_port: MetricsPort = 0,
@@ -30,9 +31,12 @@ def register(app: typer.Typer) -> None:
         started: Annotated[int | None, typer.Option(hidden=True, help="since when ticks count, Unix ms")] = None,
     ) -> None:
         """Decides when to train, trains, judges and publishes. Two may run: one leads."""
-        from headrace.infra.processes.scheduler import run_scheduler  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.local.servers import located  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.observe import log_to  # noqa: PLC0415
+        from headrace.infra.pipeline_file import read_pipelines  # noqa: PLC0415
+        from headrace.infra.processes.scheduler import run_scheduler  # noqa: PLC0415
+        from headrace.infra.settings import Settings  # noqa: PLC0415
 
         log_to()
-        run_scheduler(
-            located(Settings.load()), read_pipelines(file), clock=clock, started=started, metrics_port=metrics_port
-        )
+        read = read_pipelines(file)
+        run_scheduler(located(Settings.load()), read, clock=clock, started=started, metrics_port=metrics_port)

@@ -21,6 +21,7 @@ from headrace.scheduler.clock import Clock
 from headrace.scheduler.leader import Leader, LeadershipLost
 from headrace.trainer.process import Trainer
 
+_STANDBY_SECONDS = 0.2
 _AGAIN_SECONDS = 1.0  # after a lost leadership, before the next try
 _log = logging.getLogger("headrace.scheduler")
 
@@ -82,6 +83,10 @@ class LeaderThread:
         with ExitStack() as stack:
             log = self._log = KafkaRunsLog(self._settings, self._names)
             stack.callback(log.consumer.close)
+            while not log.leads:  # a standby: another scheduler leads
+                if self._stopping.is_set():
+                    return
+                log.poll(_STANDBY_SECONDS)
             registry = KafkaRegistry(self._settings)
             stack.callback(registry.close)
             writer = KafkaWriter(self._settings, self._names, log)
@@ -103,6 +108,8 @@ class LeaderThread:
             if self._woken_at is not None:
                 self._leader.wake(self._woken_at)
             while not self._stopping.is_set():
+                if not log.leads:
+                    raise LeadershipLost(self._origin.pipeline.name)
                 self._leader.step()
                 labels.poll()
 

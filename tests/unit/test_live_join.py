@@ -134,3 +134,24 @@ def test_a_sample_looks_at_the_same_ids_in_both_topics():
     joined = join.labels([label(row_id) for row_id in ids])
     assert 400 < len(joined) < 600
     assert (join.open, join.unknown) == (0, 0)
+
+
+def test_a_label_from_before_the_event_does_not_hide_one_that_matches():
+    join = LiveJoin(DROP)
+    join.labels([label("a", after=-1, value=0.0), label("a", after=4)])
+    assert said(join.served(served(("a", T, 5)))) == [("a", 1.0, (2, 5))]
+
+
+def test_a_second_row_of_an_id_joins_with_the_label_that_the_first_one_had():
+    join = LiveJoin(DROP)
+    join.served(served(("a", T, 5)))
+    join.labels([label("a", after=4)])
+    assert said(join.served(served(("a", T + 1, 6)))) == [("a", 1.0, (2, 6))]
+
+
+def test_labels_that_nobody_was_served_for_are_forgotten_when_their_horizon_has_passed():
+    join = LiveJoin(DROP)
+    join.labels([label(f"stranger-{number}") for number in range(100)])
+    assert join.unknown == 100
+    join.served(served(("a", T + HOUR + 1, 5)))
+    assert join.unknown == 0

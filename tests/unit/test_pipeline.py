@@ -49,6 +49,44 @@ def refused(make):
 WRONG = {
     "a topic without a name": (lambda: Topic("", time="at"), "Topic"),
     "a topic without a time": (lambda: Topic("t", time=""), "Topic('t').time"),
+    "a topic with a name that Kafka refuses": (lambda: Topic("t/1", time="at"), "Topic"),
+    "a topic whose id is its time": (lambda: Topic("t", time="at", id="at"), "Topic('t').id"),
+    "a lookup of a topic by its name": (lambda: Lookup("side", by="a", fields=["x"]), "Lookup.topic"),
+    "an aggregate of a topic by its name": (
+        lambda: Aggregate("side", "x", "mean", over="1h", by="a"),
+        "Aggregate.topic",
+    ),
+    "a number that reads the event time": (lambda: pipeline(features=[Number("at")]), "field 'at'"),
+    "a number that reads the event's id": (lambda: pipeline(features=[Number("id")]), "feature"),
+    "one side topic with two times": (
+        lambda: pipeline(
+            features=[
+                Lookup(SIDE, by="a", fields=["x"]),
+                Lookup(Topic("side", time="when"), by="a", fields=["y"]),
+            ]
+        ),
+        "Topic('side').time",
+    ),
+    "an aggregate by the time": (
+        lambda: pipeline(features=[Aggregate(SIDE, "x", "mean", over="1h", by="at")]),
+        "field 'at'",
+    ),
+    "a threshold that is text": (
+        lambda: Binary(LABEL.topic, "y", at_least="15", within="1h", if_absent="drop"),
+        "Binary.at_least",
+    ),
+    "a decision that is text": (
+        lambda: Binary(LABEL.topic, "y", decide_at="0.5", within="1h", if_absent="drop"),
+        "Binary.decide_at",
+    ),
+    "a label that is its own id": (lambda: Binary(LABEL.topic, "id", within="1h", if_absent="drop"), "Binary.field"),
+    "a trigger without a list": (lambda: pipeline(retrain=Always()), "Pipeline.retrain"),
+    "a class for a trigger": (lambda: pipeline(retrain=[Always]), "Pipeline.retrain"),
+    "a class for a gate": (lambda: pipeline(gate=Gate), "Pipeline.gate"),
+    "a class for a learner": (lambda: pipeline(learner=Torch), "Pipeline.learner"),
+    "a gate of another task": (lambda: pipeline(gate=Gate("rmse", max_loss=1.0)), "Pipeline.gate"),
+    "a baseline that is text": (lambda: pipeline(baseline="0.5"), "Pipeline.baseline"),
+    "a feature with a name that served rows have": (lambda: pipeline(features=[Number("score")]), "feature"),
     "a topic that starts in the middle": (lambda: Topic("t", time="at", start="middle"), "start"),
     "a topic of no partition": (lambda: Topic("t", time="at", partitions=0), "partitions"),
     "a number without a field": (lambda: Number(""), "Number"),
@@ -215,5 +253,5 @@ def test_a_file_that_is_not_there_names_the_remedy():
 def test_a_wrong_declaration_in_a_file_comes_through_as_it_is(tmp_path):
     file = tmp_path / "wrong_pipeline.py"
     file.write_text('from headrace import Topic\nTopic("", time="at")\n')
-    with pytest.raises(DeclarationError, match="Topic: expected a name"):
+    with pytest.raises(DeclarationError, match="Topic: expected a Kafka topic's name"):
         read_pipeline(str(file))

@@ -1,0 +1,37 @@
+"""`headrace dev doctor`: is everything here?"""
+
+from typing import Annotated
+
+import typer
+
+from headrace.infra.cli.output import Output, OutputOption, out, print_json_lines
+
+
+def register(app: typer.Typer) -> None:
+    dev = typer.Typer(help="For those who set headrace up.", no_args_is_help=True)
+    app.add_typer(dev, name="dev", epilog="Example: headrace dev doctor")
+
+    @dev.callback()
+    def group() -> None:
+        """For those who set headrace up."""
+
+    @dev.command(epilog="Example: headrace dev doctor flights.py")
+    def doctor(
+        file: Annotated[str | None, typer.Argument(help="a pipeline file, whose topics are looked at, too")] = None,
+        output: OutputOption = Output.text,
+    ) -> None:
+        """Says what is here, what is missing and what to do about it. The exit code is 1 where it is needed."""
+        from headrace.infra.doctor import examine  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.pipeline_file import read_pipelines  # noqa: PLC0415
+        from headrace.infra.settings import Settings  # noqa: PLC0415
+
+        ill = False
+        for check in examine(Settings.load(), read_pipelines(file) if file else None):
+            ill = ill or (check.needed and not check.ok)
+            if output is Output.json:
+                print_json_lines([check])
+            else:
+                mark, style = ("ok", "green") if check.ok else ("missing", "red") if check.needed else ("-", "dim")
+                out.print(f"{mark:8}", style=style, end="")
+                out.print(f"{check.name:24} {check.found or check.missing}", markup=False)
+        raise typer.Exit(1 if ill else 0)

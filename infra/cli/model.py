@@ -1,0 +1,92 @@
+"""`headrace model list|show`: what the registry holds."""
+
+from typing import Annotated, Any
+
+import typer
+
+from headrace.infra.cli.output import (
+    Output,
+    OutputOption,
+    PipelineArgument,
+    figures,
+    print_facts,
+    print_json,
+    print_json_lines,
+    print_table,
+)
+from headrace.infra.cli.places import named
+
+
+def register(app: typer.Typer) -> None:
+    model = typer.Typer(help="Versions in the registry.", no_args_is_help=True)
+    app.add_typer(model, name="model", epilog="Example: headrace model list flights.py")
+
+    @model.command("list", epilog="Example: headrace model list flights.py --output json | jq .version")
+    def list_(file: PipelineArgument, output: OutputOption = Output.text) -> None:
+        """Every version, newest first: which one serves, when, by whom and why it was promoted, and its metrics."""
+        from headrace.infra.catalog import versions  # noqa: PLC0415  heavy: only for this command
+
+        found = versions(*named(file))
+        if output is Output.json:
+            print_json_lines(found)
+            return
+        print_table(
+            ["version", "alias", "promoted at", "by", "rows", "metrics", "why"],
+            [
+                (
+                    one.version,
+                    one.alias,
+                    one.promoted_at,
+                    one.by,
+                    f"{one.rows:,}" if one.rows else "",
+                    figures(one.metrics),
+                    one.why,
+                )
+                for one in found
+            ],
+        )
+
+    @model.command(epilog="Example: headrace model show flights.py 12")
+    def show(
+        file: PipelineArgument,
+        version: Annotated[int | None, typer.Argument(help="the champion if not given", min=0)] = None,
+        output: OutputOption = Output.text,
+    ) -> None:
+        """What made a version: data, rows, metrics beside its champion's, verdict, hyperparameters, lineage."""
+        from headrace.infra.catalog import version as detail  # noqa: PLC0415  heavy: only for this command
+
+        found = detail(*named(file), version)
+        if output is Output.json:
+            print_json(found)
+        else:
+            _show(found)
+
+
+def _show(found: Any) -> None:
+    manifest = found.manifest
+    lineage = " ← ".join(str(one) if one else "baseline" for one in found.lineage)
+    print_facts(
+        [
+            ("version", f"{found.version} of {manifest.pipeline}" + (f" ({found.alias})" if found.alias else "")),
+            *[("promoted", f"{one.at} by {one.by}: {one.why}") for one in found.promotions],
+            ("verdict", manifest.verdict),
+            ("trigger", f"{manifest.trigger}, tick {manifest.tick}" if manifest.tick else manifest.trigger),
+            ("run", manifest.run),
+            ("created", f"{manifest.created_at} by {manifest.created_by}"),
+            ("lineage", f"{found.version} ← {lineage}"),
+            ("trained on", f"{manifest.rows:,} rows from {manifest.trained_from} to {manifest.trained_through}"),
+            ("held out", f"{manifest.holdout_rows:,} rows"),
+            *[
+                (f"  {name}", f"{value:.4g}, champion's {manifest.champion_metrics.get(name, float('nan')):.4g}")
+                for name, value in manifest.metrics.items()
+            ],
+            ("null shares", figures(manifest.null_shares)),
+            ("hyperparameters", ", ".join(f"{name}={value}" for name, value in manifest.hyperparameters.items())),
+            ("columns", ", ".join(f"{column.name} ({column.kind})" for column in manifest.schema.columns)),
+            ("dataset", f"sha256 {manifest.dataset_sha256}" if manifest.dataset_sha256 else ""),
+            *[("  range", f"{part.topic}/{part.partition} {part.first}..{part.end}") for part in manifest.ranges],
+            ("graph", f"{manifest.onnx.size:,} bytes of ONNX, sha256 {manifest.onnx.sha256}"),
+            ("libraries", ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())),
+            ("git commit", manifest.git_commit),
+        ]
+    )

@@ -1,0 +1,138 @@
+"""What integration and system tests share: records in and out, facts to wait for, a pipeline, small ONNX graphs."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from onnx import TensorProto, helper, numpy_helper
+
+from headrace.infra.kafka import consumer_config, producer_config
+from headrace.infra.settings import Settings
+from headrace.models.records import SOURCE_HEADER
+from headrace.models.session import NUMBERS, PREDICTION
+
+DEADLINE = 60.0  # seconds: long after anything is late, a test that waits in vain says for what
+
+
+def wait_for(what: str, fact: Callable[[], Any], seconds: float = DEADLINE) -> Any:
+    """What `fact` answers as soon as it is true."""
+    pause, deadline = threading.Event(), monotonic() + seconds
+    while not (found := fact()):
+        if monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:.0f} s for {what}")
+        pause.wait(0.01)
+    return found
+
+
+class Facts:
+    """An observer that keeps everything."""
+
+    def __init__(self) -> None:
+        self.all: list[Any] = []
+
+    def __call__(self, fact: object) -> None:
+        self.all.append(fact)
+
+    def of(self, kind: type) -> list[Any]:
+        return [fact for fact in list(self.all) if isinstance(fact, kind)]
+
+    def wait(self, kind: type, holds: Callable[[Any], bool] = lambda _: True, seconds: float = DEADLINE) -> Any:
+        return wait_for(
+            f"a {kind.__name__} among {self.all[-5:]}",
+            lambda: next((fact for fact in self.of(kind) if holds(fact)), None),
+            seconds,
+        )
+
+
+# ── records ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def produce(settings: Settings, topic: str, records: Sequence[dict[str, Any]], **options: Any) -> None:
+    """Each record is a dict of `value`, and perhaps `key`, `headers`, `partition`; acknowledged when it returns."""
+    failed: list[Any] = []
+    producer = Producer(producer_config(settings, on_delivery=lambda error, _: failed.append(error), **options))
+    for record in records:
+        producer.produce(topic, **record)
+    assert producer.flush(DEADLINE) == 0
+    assert failed == []
+
+
+def read_all(settings: Settings, topic: str) -> list[Any]:
+    """Every committed record, by partition and offset."""
+    consumer = Consumer(consumer_config(settings, "kit", enable_partition_eof=True))
+    numbers = list(consumer.list_topics(topic, timeout=DEADLINE).topics[topic].partitions)
+    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers])
+    found, open_ends = [], len(numbers)
+    while open_ends:
+        for message in consumer.consume(10_000, timeout=0.1):
+            if message.error() is None:
+                found.append(message)
+            else:
+                assert message.error().name() == "_PARTITION_EOF", message.error()
+                open_ends -= 1
+    consumer.close()
+    return sorted(found, key=lambda message: (message.partition(), message.offset()))
+
+
+def sources(messages: Sequence[Any]) -> list[tuple[str, int, int]]:
+    """Where predictions or dead letters say that they come from."""
+    found = []
+    for message in messages:
+        headers = dict(message.headers() or [])
+        if SOURCE_HEADER in headers:
+            topic, partition, offset = headers[SOURCE_HEADER].decode().rsplit("/", 2)
+            found.append((topic, int(partition), int(offset)))
+        else:
+            found.append(tuple(msgspec.json.decode(message.value())["source"]))
+    return found
+
+
+def committed(settings: Settings, group: str, topic: str, partitions: int) -> dict[int, int]:
+    """Positions of a group; -1001 where it has none."""
+    consumer = Consumer(consumer_config(settings, group))
+    places = consumer.committed([TopicPartition(topic, number) for number in range(partitions)], timeout=DEADLINE)
+    consumer.close()
+    return {place.partition: place.offset for place in places}
+
+
+@contextmanager
+def transaction(settings: Settings, name: str = "kit") -> Iterator[Producer]:
+    """A producer in a transaction that is committed at the end."""
+    config = producer_config(settings, transactional_id=settings.prefixed(name), delivery_report_only_error=False)
+    producer = Producer(config)
+    producer.init_transactions(DEADLINE)
+    producer.begin_transaction()
+    yield producer
+    producer.commit_transaction(DEADLINE)
+
+
+# ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def linear(weights: Sequence[float], bias: float = 0.0, *, rows: int | str = "n", name: str = NUMBERS) -> bytes:
+    """sigmoid(numbers · weights + bias) by the contract of `models.session`; a fixed number of `rows` breaks it."""
+    size = len(weights)
+    given = helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, size])
+    answer = helper.make_tensor_value_info(PREDICTION, TensorProto.FLOAT, [rows])
+    constants = [
+        numpy_helper.from_array(np.array(weights, np.float32).reshape(size, 1), "weights"),
+        numpy_helper.from_array(np.array(bias, np.float32), "bias"),
+        numpy_helper.from_array(np.array([-1] if rows == "n" else [rows], np.int64), "shape"),
+    ]
+    nodes = [
+        helper.make_node("MatMul", [name, "weights"], ["product"]),
+        helper.make_node("Reshape", ["product", "shape"], ["flat"]),
+        helper.make_node("Add", ["flat", "bias"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], [PREDICTION]),
+    ]
+    graph = helper.make_graph(nodes, "linear", [given], [answer], constants)
+    made: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=min(onnx.IR_VERSION, 10)
+    ).SerializeToString()
+    return made
