@@ -25,12 +25,12 @@ Rejected = tuple[int, EventRejected]
 
 _SERVED_LIMIT = 512 * 1024  # bytes of one served batch: well under the broker's default of 1 MB a record
 _END_OF_TIME = 253_402_300_799_999  # 9999-12-31, the last that RFC 3339 can write, Unix ms
-_Moment = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[int, msgspec.Meta(ge=0, le=_END_OF_TIME)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[int, msgspec.Meta(ge=0, le=_END_OF_TIME)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 _TYPES: Mapping[FieldKind, Any] = {
     "number": float,
     "category": str | int | bool,
-    "datetime": _Moment,
+    "datetime": Moment,
     "tensor": list[Any],
     "entity": str | int | float | bool,
 }
@@ -60,7 +60,7 @@ class Decoded:
 
 
 def decode_each(
-    decode: Callable[[bytes], Any], values: Sequence[bytes | None]
+    decode: Callable[[bytes], Any], values: Sequence[bytes | None], time_field: str
 ) -> tuple[list[int], list[Any], list[Rejected]]:
     """Every value through `decode`: indexes and rows of the good ones, and the rejected. No bytes raise."""
     try:
@@ -71,14 +71,14 @@ def decode_each(
         rejected: list[Rejected] = []
         for index, value in enumerate(values):
             try:
-                rows.append(_decode_one(decode, value))
+                rows.append(_decode_one(decode, value, time_field))
                 kept.append(index)
             except EventRejected as error:
                 rejected.append((index, error))
         return kept, rows, rejected
 
 
-def _decode_one(decode: Callable[[bytes], Any], value: bytes | None) -> Any:
+def _decode_one(decode: Callable[[bytes], Any], value: bytes | None, time_field: str) -> Any:
     if value is None:
         raise EventRejected("tombstone", "expected a JSON object, got a record without a value")
     if not value:
@@ -86,9 +86,20 @@ def _decode_one(decode: Callable[[bytes], Any], value: bytes | None) -> Any:
     try:
         return decode(value)
     except msgspec.ValidationError as error:
-        raise EventRejected("wrong_shape", str(error)) from error
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: bytes that are not UTF-8
-        raise EventRejected("not_json", str(error)) from error
+        of_time = f"`$.{time_field}`" in str(error) or f"required field `{time_field}`" in str(error)
+        raise EventRejected("no_time" if of_time else "wrong_shape", str(error)) from error
+    except UnicodeDecodeError as error:
+        raise EventRejected("not_utf8", str(error)) from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise EventRejected("not_json" if _is_utf8(value) else "not_utf8", str(error)) from error
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def record_decoder(name: str, types: Mapping[str, tuple[Any, bool]]) -> tuple[Callable[[bytes], Any], dict[str, str]]:
@@ -107,12 +118,13 @@ def unix_ms(moment: datetime | int) -> int:
     return moment if isinstance(moment, int) else round(moment.timestamp() * 1000)
 
 
-def check_time(ms: int, latest_ms: int) -> None:
-    """Raises EventRejected for a time that would poison a watermark, or that no calendar holds."""
+def time_error(ms: int, latest_ms: int) -> EventRejected | None:
+    """Why a time cannot be used: it would poison a watermark, or no calendar holds it."""
+    if not 0 <= ms <= _END_OF_TIME:
+        return EventRejected("no_time", f"expected an event time from 1970 to 9999, got {ms} ms")
     if ms > latest_ms:
-        raise EventRejected("future", f"expected an event time up to {iso(latest_ms)}, got {iso(ms)}")
-    if ms < 0:
-        raise EventRejected("bad_time", f"expected an event time from 1970 on, got {ms} ms")
+        return EventRejected("future", f"expected an event time up to {iso(latest_ms)}, got {iso(ms)}")
+    return None
 
 
 class EventDecoder:
@@ -125,13 +137,13 @@ class EventDecoder:
             field.name: (_TYPES[field.kind], field.required) for field in fields if field.name != topic.id
         }
         types[topic.id] = (_Text | int, True)
-        types[topic.time] = (_Moment, True)
+        types[topic.time] = (Moment, True)
         self._decode, self._attributes = record_decoder("Event", types)
         self._topic, self._fields, self._max_future_ms = topic, tuple(fields), max_future_ms
 
     def decode(self, values: Sequence[bytes | None], now_ms: int) -> Decoded:
         """`now_ms` is the clock, Unix ms."""
-        kept, rows, rejected = decode_each(self._decode, values)
+        kept, rows, rejected = decode_each(self._decode, values, self._topic.time)
         id_held, time_held = self._attributes[self._topic.id or ""], self._attributes[self._topic.time]
         times = np.array([unix_ms(getattr(row, time_held)) for row in rows], np.int64)
         decoded = Decoded(
@@ -146,18 +158,10 @@ class EventDecoder:
             rejected=rejected,
         )
         latest = now_ms + self._max_future_ms
-        bad = [
-            (int(row), _time_error(int(times[row]), latest)) for row in np.flatnonzero((times > latest) | (times < 0))
-        ]
-        return decoded.without(bad) if bad else decoded
-
-
-def _time_error(ms: int, latest_ms: int) -> EventRejected:
-    try:
-        check_time(ms, latest_ms)
-    except EventRejected as error:
-        return error
-    raise AssertionError(ms)
+        if not ((times > latest) | (times < 0)).any():
+            return decoded
+        errors = [(row, time_error(time, latest)) for row, time in enumerate(times.tolist())]
+        return decoded.without([(row, error) for row, error in errors if error is not None])
 
 
 @dataclass(frozen=True)
@@ -174,20 +178,22 @@ class LabelDecoder:
         topic = label.topic
         types: dict[str, tuple[Any, bool]] = {label.field: (float | bool, True)}
         types[topic.id or ""] = (_Text | int, True)
-        types[topic.time] = (_Moment, True)
+        types[topic.time] = (Moment, True)
         self._decode, held = record_decoder("Label", types)
         self._id, self._time, self._field = held[topic.id or ""], held[topic.time], held[label.field]
         self._label, self._max_future_ms = label, max_future_ms
 
     def decode(self, values: Sequence[bytes | None], now_ms: int) -> tuple[list[int], list[LabelRow], list[Rejected]]:
         """Indexes and rows of the good labels, and the rejected."""
-        kept, rows, rejected = decode_each(self._decode, values)
+        kept, rows, rejected = decode_each(self._decode, values, self._label.topic.time)
         good: list[int] = []
         labels: list[LabelRow] = []
         for index, row in zip(kept, rows, strict=True):
             try:
                 time = unix_ms(getattr(row, self._time))
-                check_time(time, now_ms + self._max_future_ms)
+                if error := time_error(time, now_ms + self._max_future_ms):
+                    rejected.append((index, error))
+                    continue
                 value = self._label.value({self._label.field: getattr(row, self._field)})
                 labels.append(LabelRow(str(getattr(row, self._id)), time, value))
                 good.append(index)

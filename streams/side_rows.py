@@ -7,17 +7,12 @@ from datetime import datetime
 from math import nan
 from operator import attrgetter
 from struct import Struct
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
-
-from headrace.models.durations import iso
 from headrace.models.errors import EventRejected
-from headrace.streams.codec import Rejected, decode_each, record_decoder, unix_ms
+from headrace.streams.codec import Moment, Rejected, decode_each, record_decoder, time_error, unix_ms
 from headrace.streams.rings import RingSpec, entity_texts
 
-_END_OF_TIME = 253_402_300_799_999  # 9999-12-31, the last that RFC 3339 can write, Unix ms
-_MOMENT = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[int, msgspec.Meta(ge=0, le=_END_OF_TIME)]
 _ENTITY = str | int | float | bool
 _VALUE = float | bool
 
@@ -44,7 +39,7 @@ class SideDecoder:
         values = {name for ring in rings for name in ring.fields} - {self._time}
         types: dict[str, tuple[Any, bool]] = dict.fromkeys(sorted(values), (_VALUE, False))
         types |= dict.fromkeys(sorted(entities), (_ENTITY, False))
-        types[self._time] = (_MOMENT, False)  # optional here: its absence has a reason of its own
+        types[self._time] = (Moment, False)  # optional here: its absence has a reason of its own
         self._decode, held = record_decoder("SideRow", types)
         self._of = {name: attrgetter(attribute) for name, attribute in held.items()}
         self._entities, self._values, self._both = entities, values, sorted(entities & values)
@@ -52,8 +47,7 @@ class SideDecoder:
 
     def decode(self, values: Sequence[bytes | None], now_ms: int) -> SideChunk:
         """`now_ms` is the clock, Unix ms: a row from further ahead than `max_future_ms` would poison the watermark."""
-        kept, decoded, unreadable = decode_each(self._decode, values)
-        rejected = [(index, self._named(error, values[index])) for index, error in unreadable]
+        kept, decoded, rejected = decode_each(self._decode, values, self._time)
         rows: list[Any] = []
         times: list[int] = []
         moment_of, latest = self._of[self._time], now_ms + self._max_future_ms
@@ -81,17 +75,6 @@ class SideDecoder:
         packed = {ring: _by_key(ring, times, entities, values) for ring in self._rings}
         return {ring: by_key for ring, by_key in packed.items() if by_key}
 
-    def _named(self, error: EventRejected, value: bytes | None) -> EventRejected:
-        """The reason in a side topic's words: its time and its encoding have their own."""
-        if error.reason == "wrong_shape" and error.detail.endswith(f"`$.{self._time}`"):
-            return EventRejected("no_time", error.detail)
-        if error.reason == "not_json" and value is not None:
-            try:
-                value.decode()
-            except UnicodeDecodeError as encoding:
-                return EventRejected("not_utf8", str(encoding))
-        return error
-
     def _expect_numbers(self, row: Any) -> None:
         for name in self._both:
             if isinstance(value := self._of[name](row), str):
@@ -102,11 +85,9 @@ def _event_time(name: str, moment: datetime | int | None, latest: int) -> int:
     if moment is None:
         raise EventRejected("no_time", f"expected an event time in {name!r}: RFC 3339 with an offset, or Unix ms")
     time = unix_ms(moment)
-    if 0 <= time <= latest:
-        return time
-    if not 0 <= time <= _END_OF_TIME:
-        raise EventRejected("no_time", f"expected an event time in {name!r} from 1970 to 9999, got {time} ms")
-    raise EventRejected("future", f"expected an event time up to {iso(latest)}, got {iso(time)}")
+    if error := time_error(time, latest):
+        raise error
+    return time
 
 
 def _by_key(

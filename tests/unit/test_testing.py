@@ -268,7 +268,7 @@ def literal(name, text):
 POISON = {
     "an empty value": (b"", "empty"),
     "a tombstone": (None, "tombstone"),
-    "bytes that are not UTF-8": (literal("kind", b'"\xff"'), "not_json"),
+    "bytes that are not UTF-8": (literal("kind", b'"\xff"'), "not_utf8"),
     "truncated JSON": (reading()[:-3], "not_json"),
     "two objects in one record": (reading() * 2, "not_json"),
     "half a surrogate pair": (literal("id", rb'"\ud800"'), "not_json"),
@@ -299,12 +299,12 @@ POISON = {
     "booleans in a tensor": (reading(v=[True, False, True, False]), "wrong_shape"),
     "a tensor beyond float32": (reading(v=[1, 2, 3, 1e300]), "wrong_shape"),
     "no tensor": (reading(v={}), "wrong_shape"),
-    "no time": (reading(at=...), "wrong_shape"),
-    "a time without an offset": (reading(at="2013-07-04T05:00:00"), "wrong_shape"),
-    "a date": (reading(at="2013-07-04"), "wrong_shape"),
-    "time -1": (reading(at=-1), "wrong_shape"),
-    "a time before 1970": (reading(at="1969-12-31T23:59:59Z"), "bad_time"),
-    "the year 1": (reading(at="0001-01-01T00:00:00+14:00"), "bad_time"),
+    "no time": (reading(at=...), "no_time"),
+    "a time without an offset": (reading(at="2013-07-04T05:00:00"), "no_time"),
+    "a date": (reading(at="2013-07-04"), "no_time"),
+    "time -1": (reading(at=-1), "no_time"),
+    "a time before 1970": (reading(at="1969-12-31T23:59:59Z"), "no_time"),
+    "the year 1": (reading(at="0001-01-01T00:00:00+14:00"), "no_time"),
     "the year 9999": (reading(at="9999-12-31T23:59:59Z"), "future"),
     "a time more than max_future ahead": (reading(at="2013-07-08T00:05:01Z"), "future"),
     "what a function raises at": (reading(x=0), "function_failed"),
@@ -365,7 +365,7 @@ def test_the_longest_reason_fits_beside_the_record():
 
 def test_a_chunk_of_nothing_but_poison_reads_no_features():
     result = replay(flight_delay, [b"{}", None, b"\xff"], now=NOW)
-    assert [letter.reason for letter in result.dead_letters] == ["wrong_shape", "tombstone", "not_json"]
+    assert [letter.reason for letter in result.dead_letters] == ["wrong_shape", "tombstone", "not_utf8"]
 
 
 def test_one_id_twice_is_two_predictions_with_sources_of_their_own():
@@ -409,7 +409,7 @@ def test_poison_on_a_side_topic_is_parked_too(row, reason):
         ({"flight_id": "UA1", "landed_at": "2013-07-04T09:00:00Z", "arr_delay": None}, "wrong_shape"),
         ({"flight_id": "UA1", "landed_at": "2013-07-04T09:00:00Z", "arr_delay": "20"}, "wrong_shape"),
         ({"flight_id": "UA1", "landed_at": "2013-07-09T09:00:00Z", "arr_delay": 20}, "future"),
-        ({"flight_id": "UA1", "landed_at": "1960-07-09T09:00:00Z", "arr_delay": 20}, "bad_time"),
+        ({"flight_id": "UA1", "landed_at": "1960-07-09T09:00:00Z", "arr_delay": 20}, "no_time"),
         ({"landed_at": "2013-07-04T09:00:00Z", "arr_delay": 20}, "wrong_shape"),
     ],
 )
