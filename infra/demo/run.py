@@ -1,7 +1,6 @@
 """`headrace demo`: a year of real flights through real Kafka and Redis, with weekly retraining and hot swaps."""
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,8 +17,9 @@ from headrace.infra.demo.scoreboard import Frozen, Scoreboard, mean_from_februar
 from headrace.infra.leadership import KafkaRegistry
 from headrace.infra.local.servers import KAFKA, REDIS, LocalServers
 from headrace.infra.names import Names
-from headrace.infra.pipeline_file import read_pipeline
+from headrace.infra.pipeline_file import one_of, read_pipelines
 from headrace.infra.processes.supervisor import Supervisor
+from headrace.infra.processes.together import running
 from headrace.infra.replay import Replay, Rows, Slice, feature_store
 from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
@@ -68,18 +68,16 @@ class Options:
 def run_demo(settings: Settings, options: Options, console: Console) -> Summary:
     """Sets up, replays, sums up. `console` should be standard error: standard output is for the caller's summary."""
     begun = time.monotonic()
-    pipeline = read_pipeline(str(FILE))
+    file = read_pipelines(str(FILE))
+    pipeline = one_of(file, FILE.name)
     with ExitStack() as stack:
         with console.status("reading the flights"):
             streams = load_flights(options.days)
         settings = stack.enter_context(_servers(settings, console))
         names = Names(settings.prefix, pipeline)
         apply(settings, pipeline, options.partitions)
-        children = Supervisor(settings.home / "logs", _environment(settings))
-        stack.callback(children.stop)
-        children.start("scheduler", ["scheduler", str(FILE), "--no-clock", "--started", str(to_ms(START))])
-        for number in range(options.workers):
-            children.start(f"worker-{number + 1}", ["worker", str(FILE)])
+        processes = running(settings, [file], workers=options.workers, clock=False, started=to_ms(START))
+        children = stack.enter_context(processes)
         store = feature_store(settings, names)
         replay = Replay(settings, names, store, children.check)
         stack.callback(replay.close)
@@ -133,16 +131,6 @@ def _servers(settings: Settings, console: Console) -> Iterator[Settings]:
         console.print(f"The logs are in {home / 'logs'}.")
         raise
     shutil.rmtree(home)
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    return {
-        **os.environ,
-        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers or "",
-        "REDIS_URL": settings.redis_url or "",
-        "HEADRACE_PREFIX": settings.prefix,
-        "HEADRACE_HOME": str(settings.home),
-    }
 
 
 class _Versions:

@@ -127,7 +127,9 @@ def test_every_event_becomes_a_prediction_with_its_partition_key_and_headers(set
     with worker_of(settings, PIPELINE, facts):
         wait_for("all predictions", lambda: sum(fact.rows for fact in facts.of(Predicted)) == 2_500)
     given, answers = read_all(settings, names.events), read_all(settings, names.topics.predictions)
-    assert [(m.topic(), m.partition(), m.offset()) for m in given] == sources(answers)  # none lost, none twice, in order
+    assert [(m.topic(), m.partition(), m.offset()) for m in given] == sources(
+        answers
+    )  # none lost, none twice, in order
     for asked, answer in zip(given, answers, strict=True):
         assert (answer.partition(), answer.key()) == (asked.partition(), asked.key())
         assert answer.headers() == [*headers, ("headrace-version", b"0")]
