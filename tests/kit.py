@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headrace.infra.kafka import consumer_config, producer_config
 from headrace.infra.settings import Settings
+from headrace.infra.topic_reader import partitions_of
 from headrace.models.records import SOURCE_HEADER
 from headrace.models.session import NUMBERS, PREDICTION
 
@@ -66,18 +67,29 @@ def produce(settings: Settings, topic: str, records: Sequence[dict[str, Any]], *
 def read_all(settings: Settings, topic: str) -> list[Any]:
     """Every committed record, by partition and offset."""
     consumer = Consumer(consumer_config(settings, "kit", enable_partition_eof=True))
-    numbers = list(consumer.list_topics(topic, timeout=DEADLINE).topics[topic].partitions)
-    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers])
-    found, open_ends = [], len(numbers)
+    open_ends = set(partitions_of(consumer, topic))
+    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in open_ends])
+    found = []
     while open_ends:
         for message in consumer.consume(10_000, timeout=0.1):
             if message.error() is None:
                 found.append(message)
             else:
                 assert message.error().name() == "_PARTITION_EOF", message.error()
-                open_ends -= 1
+                open_ends.discard(message.partition())
     consumer.close()
     return sorted(found, key=lambda message: (message.partition(), message.offset()))
+
+
+class Ends:
+    """How many records a topic has, without reading them (and without transactions: their markers count)."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._asker = Consumer(consumer_config(settings, "kit"))
+        self._places = [TopicPartition(topic, number) for number in partitions_of(self._asker, topic)]
+
+    def __call__(self) -> int:
+        return sum(self._asker.get_watermark_offsets(place, timeout=DEADLINE)[1] for place in self._places)
 
 
 def sources(messages: Sequence[Any]) -> list[tuple[str, int, int]]:

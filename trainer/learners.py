@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.models.errors import DeclarationError
+from headrace.models.errors import DeclarationError, RunFailed
 from headrace.models.protocols import Dataset, TrainContext, Trained
 
 _PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -56,9 +56,12 @@ class Torch:
                 raise DeclarationError(f"Torch.{name}", "a share from 0, below 1", getattr(self, name), "0 is off.")
 
     def train(self, dataset: Dataset, context: TrainContext) -> Trained:
-        """Raises RunFailed: learner_raised, wrong_shape, loss_not_finite, parity."""
-        from headrace.trainer.torch_training import train  # noqa: PLC0415  torch only where it trains
-
+        """Raises RunFailed: no_learner, learner_raised, wrong_shape, loss_not_finite, parity."""
+        try:
+            from headrace.trainer.torch_training import train  # noqa: PLC0415  torch only where it trains
+        except ModuleNotFoundError as error:
+            missing = f"Torch needs {error.name} where it trains. Run: pip install 'headrace[train]'"
+            raise RunFailed("no_learner", missing) from error
         return train(self, dataset, context)
 
     @property

