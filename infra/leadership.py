@@ -47,7 +47,8 @@ class KafkaRunsLog:
         self._resigned = True
 
     def poll(self, seconds: float) -> Sequence[RunRecord]:
-        """Nothing before it leads, then everything from the beginning."""
+        """Nothing before it leads, then everything from the beginning: to a caller who saw that it leads."""
+        led = self.leads
         batch = self.consumer.consume(1, timeout=seconds)
         batch += self.consumer.consume(_BATCH, timeout=0) if batch else []
         for message in batch:
@@ -58,7 +59,7 @@ class KafkaRunsLog:
             self.position = message.offset() + 1
             with suppress(msgspec.DecodeError, ValueError, RecursionError):  # somebody else's says nothing to us
                 self._held.append(_decode(message.value() or b""))
-        if not self.leads:
+        if not led or not self.leads:
             return []
         records, self._held = self._held, []
         return records

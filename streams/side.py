@@ -38,6 +38,10 @@ class SideRows:
         self._decoders = {topic: SideDecoder(rings, pipeline.max_future_ms) for topic, rings in by_topic.items()}
         self._starts = {prefix + topic.name: topic.start for topic in pipeline.side_topics}
 
+    @property
+    def pending(self) -> bool:
+        return False
+
     def handle(self, chunk: Chunk[None]) -> Outcome:
         """Decodes; the rows are appended when their dead letters are acknowledged (`commit`)."""
         parts: list[_Part] = []

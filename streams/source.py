@@ -60,6 +60,10 @@ class Positions(Protocol):
     ) -> Mapping[TopicPartition, int]:
         """Makes the positions after these chunks durable; gives those from which to read again instead, if any."""
 
+    @property
+    def pending(self) -> bool:
+        """Whether a position still waits to become durable: call `commit` again, if only with nothing new."""
+
 
 class Source(Generic[Stamp]):
     """`between` runs before each chunk with the next offset per owned partition and gives records to produce; `stamp`
@@ -210,23 +214,26 @@ class Source(Generic[Stamp]):
                 self._observer(fact)
 
     def _commit_if_due(self) -> None:
-        if not self._settled:
+        if not self._settled and not self._positions.pending:
             return
         since = monotonic() - self._committed_at
-        if since >= _COMMIT_SECONDS or (since >= _COMMIT_IDLE_SECONDS and self._sink.acknowledged()):
+        soon = bool(self._settled) and since >= _COMMIT_IDLE_SECONDS
+        if since >= _COMMIT_SECONDS or (soon and self._sink.acknowledged()):
             self._commit()
 
     def _commit(self) -> None:
         """(1) every record acknowledged, (2) positions made durable."""
-        if not self._settled:
+        if not self._settled and not self._positions.pending:
             return
         self._sink.flush()
         again = self._positions.commit(self._consumer, self._settled, self._owned)
         for chunk, _ in self._settled:
             self._durable.update({place: at for place, at in chunk.next_offsets().items() if place in self._owned})
-        self._observer(_acknowledged(self._settled))
-        self._settled.clear()
-        self._committed_at = self.moved_at = monotonic()
+        self._committed_at = monotonic()
+        if self._settled:
+            self.moved_at = self._committed_at
+            self._observer(_acknowledged(self._settled))
+            self._settled.clear()
         if again:
             self._drop_in_flight(again)
 
@@ -285,6 +292,11 @@ class GroupOffsets:
 
     def __init__(self, topics: Sequence[Topic]) -> None:
         self._starts = {topic.name: topic.start for topic in topics}
+        self._waiting: dict[TopicPartition, int] = {}  # refused: the group was between two generations
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._waiting)
 
     def begin(self, consumer: Any, places: Sequence[Place]) -> Mapping[TopicPartition, int]:
         found = {}
@@ -296,19 +308,19 @@ class GroupOffsets:
                 place.offset = first_offset(consumer, place, self._starts[place.topic])
                 first.append(place)
             found[place.topic, place.partition] = place.offset
-        if first:  # or a crash before the first commit would start at another "latest"
-            _commit_unless_moved_on(consumer, first)
+        if first and not _accepted(consumer, first):  # or a crash before the first commit starts at another "latest"
+            self._waiting.update({(place.topic, place.partition): place.offset for place in first})
         return found
 
     def commit(
         self, consumer: Any, settled: Sequence[tuple[Chunk[Any], Outcome]], owned: Container[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
-        ends: dict[TopicPartition, int] = {}
         for chunk, _ in settled:
-            ends.update(chunk.next_offsets())
-        offsets = [Place(*partition, offset) for partition, offset in ends.items() if partition in owned]
-        if offsets:
-            _commit_unless_moved_on(consumer, offsets)
+            self._waiting.update(chunk.next_offsets())
+        self._waiting = {partition: offset for partition, offset in self._waiting.items() if partition in owned}
+        offsets = [Place(*partition, offset) for partition, offset in self._waiting.items()]
+        if not offsets or _accepted(consumer, offsets):
+            self._waiting.clear()
         return {}
 
 
@@ -318,13 +330,16 @@ def first_offset(consumer: Any, place: Place, start: str) -> int:
     return int(low if start == "earliest" else high)
 
 
-def _commit_unless_moved_on(consumer: Any, offsets: list[Place]) -> None:
+def _accepted(consumer: Any, offsets: list[Place]) -> bool:
+    """False while the group is between two generations, or has moved on without us. Then, whoever owns the partitions
+    after all commits them, or reads these events again (at least once)."""
     try:
         consumer.commit(offsets=offsets, asynchronous=False)
     except KafkaException as error:
-        # the group moved on without us: whoever owns the partitions reads these events again (at least once)
         if error.args[0].code() not in _GROUP_MOVED_ON:
             raise
+        return False
+    return True
 
 
 def _acknowledged(settled: Sequence[tuple[Chunk[Any], Outcome]]) -> Acknowledged:

@@ -221,7 +221,7 @@ def test_without_torch_everything_else_is_checked(monkeypatch):
     monkeypatch.delitem(sys.modules, "headrace.trainer.torch_training")
     monkeypatch.setitem(sys.modules, "torch", None)
     report = check(pipeline(), *rows(), now_ms=NOW)
-    assert report.skipped == "torch is not installed. Run: pip install 'headrace[train]'"
+    assert report.skipped == "Torch needs torch where it trains. Run: pip install 'headrace[train]'"
     assert report.ok
 
 
