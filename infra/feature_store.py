@@ -3,8 +3,8 @@
     <namespace>:p:<topic>               hash: partition → next offset, `watermark` → newest event time, Unix ms
     <namespace>:r:<ring id>:<entity>    string: packed rows (see `streams/rings.py`)
 
-A short namespace saves memory: it is part of every key. The script touches keys of many entities, so on a Redis Cluster
-a namespace must be a hash tag, for example `{hr}`.
+A short namespace saves memory: it is part of every key. The script touches keys of many entities, so it does
+not run on a Redis Cluster.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class RedisFeatureStore:
                 socket_timeout=_TIMEOUT_S,
                 socket_connect_timeout=_TIMEOUT_S,
                 retry=Retry(ExponentialBackoff(cap=_RETRY_CAP_S, base=_RETRY_BASE_S), retries),
-                retry_on_error=[redis.ConnectionError, redis.TimeoutError] if retries else None,
+                retry_on_error=[redis.ConnectionError, redis.TimeoutError] if retries else [],
             )
         except ValueError as error:
             raise SettingsError(f"Redis: expected a URL like redis://host:6379/0, got {_public(url)!r}.") from error

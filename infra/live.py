@@ -44,7 +44,7 @@ class LiveLabels:
         self._reader = TopicReader(settings, self._topics, self._horizon | unseen)
         self.join = LiveJoin(pipeline.label)
         self._recent: deque[Joined] = deque(maxlen=_RECENT_ROWS)
-        self._new = self._unreported = 0
+        self._new = self._unreported = self._since = 0
 
     def poll(self, seconds: float = 0.0) -> None:
         self._take(self._reader.poll(seconds))
@@ -59,8 +59,8 @@ class LiveLabels:
                 break  # what is left are markers of transactions
         return self._new
 
-    def reset(self) -> None:
-        self._new = 0
+    def reset(self, since: int) -> None:
+        self._new, self._since = 0, since
 
     def close(self) -> None:
         with suppress(KafkaException):  # then some are looked at again
@@ -80,13 +80,16 @@ class LiveLabels:
                 continue  # nobody but headrace writes there
         if labels:
             kept, rows, rejected = self._decoder.decode([message.value() for message in labels], clock_ms())
-            recent = [row for at, row in zip(kept, rows, strict=True) if self._is_recent(labels[at])]
-            self._keep(self.join.labels(recent))
+            recent = [(labels[at], row) for at, row in zip(kept, rows, strict=True) if self._is_recent(labels[at])]
+            known = [row for message, row in recent if message.timestamp()[1] <= self._since]
+            news = [row for message, row in recent if message.timestamp()[1] > self._since]
+            self._keep(self.join.labels(known), new=False)
+            self._keep(self.join.labels(news))
             self._park(labels, rejected)
 
-    def _keep(self, joined: list[Joined]) -> None:
+    def _keep(self, joined: list[Joined], *, new: bool = True) -> None:
         self._recent.extend(joined)
-        self._new += len(joined)
+        self._new += len(joined) if new else 0
         self._unreported += len(joined)
         if self._unreported >= _REPORT_ROWS:
             self._unreported = 0

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 from headrace.infra.kafka import admin
 from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS, Names
@@ -153,11 +153,13 @@ def _create(client: Any, missing: Sequence[Wanted], replication: int) -> None:
 
 
 def _await_visible(client: Any, names: set[str]) -> None:
-    """A created topic is known to the broker's clients a moment later than to its creator."""
+    """A created topic is known to clients a moment later than to its creator, and served a moment after that."""
     deadline = monotonic() + _SECONDS
     while True:
         known = client.list_topics(timeout=_SECONDS).topics
-        if all(name in known and _has_leaders(known[name]) for name in names):
+        if all(name in known and _has_leaders(known[name]) for name in names) and _served(
+            client, [TopicPartition(name, number) for name in names for number in known[name].partitions]
+        ):
             return
         if monotonic() > deadline:
             raise BrokerUnavailable(f"created topics have no leader after {_SECONDS:.0f} s: {sorted(names)}")
@@ -166,3 +168,16 @@ def _await_visible(client: Any, names: set[str]) -> None:
 
 def _has_leaders(topic: Any) -> bool:
     return topic.error is None and all(partition.leader >= 0 for partition in topic.partitions.values())
+
+
+def _served(client: Any, partitions: list[TopicPartition]) -> bool:
+    """Whether each answers what its end is: a leader by the metadata may not know yet that it leads."""
+    answers = client.list_offsets(dict.fromkeys(partitions, OffsetSpec.latest()), request_timeout=_SECONDS)
+    try:
+        for answer in answers.values():
+            answer.result(_SECONDS)
+    except KafkaException as error:
+        if error.args[0].retriable() or error.args[0].name() == "NOT_LEADER_FOR_PARTITION":
+            return False
+        raise BrokerUnavailable(f"created topics: {error.args[0].str()}") from error
+    return True

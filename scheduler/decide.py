@@ -75,6 +75,7 @@ class PipelineRuns:
     _finished: dict[str, Finished] = field(default_factory=dict)
     _versions: dict[str, InRegistry] = field(default_factory=dict)
     _used: dict[int, str] = field(default_factory=dict)  # tick → the run that used it up
+    _last_end: int = 0
     _origin: int | None = None  # the oldest request's time
 
     def apply(self, record: RunRecord) -> None:
@@ -82,13 +83,13 @@ class PipelineRuns:
         if record.pipeline != self.pipeline:
             return
         match record:
-            case Requested():
+            case Requested(on_demand=False):
                 self._origin = record.at if self._origin is None else min(self._origin, record.at)
             case Started() if record.run not in self._finished:
                 self._open[record.run] = record
             case Finished() if record.run not in self._finished:
                 self._finish(record)
-            case Started() | Finished() | Progressed():
+            case Requested() | Started() | Finished() | Progressed():
                 pass
 
     def apply_version(self, *, run: str, tick: str, version: int, seq: int = 0) -> None:
@@ -106,6 +107,11 @@ class PipelineRuns:
     def seen(self) -> bool:
         """Whether it is on record since when this pipeline's ticks count."""
         return self.started is not None or self._origin is not None
+
+    @property
+    def last_end(self) -> int:
+        """When the newest run ended, by the clock, Unix ms; 0 where none did."""
+        return self._last_end
 
     def outcome(self, run: str) -> Finished | None:
         return self._finished.get(run)
@@ -126,6 +132,7 @@ class PipelineRuns:
         self._finished[record.run] = record
         _trim(self._finished)
         if record.outcome != NOT_DUE:
+            self._last_end = max(self._last_end, to_ms(datetime.fromisoformat(record.at)))
             self._use(record.tick or (started.tick if started else ""), record.run)
 
     def _use(self, tick: str, run: str) -> None:

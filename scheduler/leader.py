@@ -107,7 +107,8 @@ class NewLabels(Protocol):
     def count(self) -> int:
         """Labels joined since the newest run ended, up to what is on the topics now."""
 
-    def reset(self) -> None: ...
+    def reset(self, since: int) -> None:
+        """Labels that were appended up to `since` (the clock, Unix ms) were there for the newest run already."""
 
 
 class Leader:
@@ -133,6 +134,7 @@ class Leader:
         self._versions = registry.Versions()
         self._waiting: dict[str, Requested] = {}  # by run, oldest first
         self._made: dict[int, tuple[str, str]] = {}  # version → run and tick that its manifest names
+        self._begun = False
         self._due_at: int | None = None  # the clock woke us at this time, Unix ms
 
     def wake(self, now: int) -> None:
@@ -192,6 +194,9 @@ class Leader:
         now, self._due_at = self._due_at, None
         if now is None:
             return
+        if not self._begun:
+            self._labels.reset(self._runs.last_end)
+            self._begun = True
         self._follow_registry()
         request = Requested(run=new_run_id(now), pipeline=self._pipeline.name, at=now, by=f"clock of {self._name}")
         decision = decide(self._pipeline.retrain, request, self._runs, self._labels.count())
@@ -204,7 +209,7 @@ class Leader:
         decision = decide(self._pipeline.retrain, request, self._runs, self._labels.count())
         if isinstance(decision, Run):
             self._train(decision, request)
-            self._labels.reset()
+            self._labels.reset(self._runs.last_end)
         else:
             self._answer(request, decision)
 

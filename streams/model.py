@@ -70,7 +70,7 @@ def live_model(
     features: Sequence[AnyFeature] = (),
     arrived_at: float | None = None,
 ) -> LiveModel:
-    """A model that serves the version's `features`, and logs the running declaration's as well (decision 3).
+    """A model that serves the version's `features`, and logs the running declaration's as well.
 
     Raises RegistryRefused where this worker lacks a lookup, an aggregate or a function that the version needs.
     """

@@ -301,6 +301,8 @@ class GroupOffsets:
     def begin(self, consumer: Any, places: Sequence[Place]) -> Mapping[TopicPartition, int]:
         found = {}
         first = []
+        for place in places:
+            self._waiting.pop((place.topic, place.partition), None)  # of a former ownership
         for place in consumer.committed(list(places), timeout=_BROKER_SECONDS):
             if place.error is not None:  # an unknown position is not a missing one: "latest" would skip events
                 raise BrokerUnavailable(f"{place.topic}/{place.partition}: no position, {place.error.str()}")

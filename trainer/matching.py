@@ -1,4 +1,4 @@
-"""ids and times of served rows and labels → which rows are used, with which label (design, decision 3).
+"""ids and times of served rows and labels → which rows are used, with which label.
 
 A label matches the rows with its id and row time ≤ label time ≤ row time + within; of several, the earliest wins, and
 of two at one time the smaller value, so that the result is a function of what was said and not of who read it when.

@@ -1,4 +1,4 @@
-"""joined rows → their hash, and a Parquet file named by it: what a reproduction compares (decision 5)."""
+"""joined rows → their hash, and a Parquet file named by it: what a reproduction compares."""
 
 import hashlib
 from collections.abc import Iterable

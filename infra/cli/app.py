@@ -1,7 +1,9 @@
 """`headrace`: the commands, and how their errors come out: one line with the remedy, exit code 1."""
 
 import logging
+import signal
 import sys
+from types import FrameType
 
 import typer
 from rich.console import Console
@@ -37,6 +39,7 @@ for group in (demo, check, servers, topics, processes, train, model, runs, sched
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, _ended)  # worker, scheduler and `up` put their own in its place
     # librdkafka's passing worries are for the logs of processes (`log_to`), not for whoever types a command
     logging.getLogger("headrace.kafka").setLevel(logging.CRITICAL)
     err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -51,3 +54,8 @@ def main() -> None:
             raise
         err.print(f"headrace: this command needs {error.name}. Run: pip install 'headrace[{extra}]'", markup=False)
         sys.exit(1)
+
+
+def _ended(number: int, _frame: FrameType | None) -> None:
+    """As an exception, so that children, clients and leaderships are closed on the way out."""
+    raise SystemExit(128 + number)
