@@ -180,8 +180,7 @@ def _folded(messages: Sequence[Any], names: Names) -> Versions:
 
 
 def _records(settings: Settings, *topics: str) -> list[Any]:
-    """At once: at the end of a topic the broker makes a reader wait for half a second."""
-    reader = TopicReader(settings, topics)
+    reader = TopicReader(settings, topics, once=True)
     try:
         return [message for batch in reader.until_end() for message in batch]
     finally:

@@ -37,7 +37,7 @@ class DatasetFiles:
     def fetch(self) -> tuple[OffsetRange, ...]:
         """The ranges that the folder holds now."""
         topics = [self._names.topics.served, self._names.labels]
-        reader = TopicReader(self._settings, topics, self._ends)
+        reader = TopicReader(self._settings, topics, self._ends, once=True)
         messages: dict[Partition, list[Any]] = {}
         try:
             for batch in reader.until_end():

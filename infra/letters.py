@@ -38,7 +38,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 def letters(settings: Settings, names: Names) -> Iterator[Letter]:
     """In the order of each partition. Raises BrokerUnavailable."""
-    reader = TopicReader(settings, [names.topics.dead_letters])
+    reader = TopicReader(settings, [names.topics.dead_letters], once=True)
     try:
         for batch in reader.until_end():
             yield from map(_letter, batch)

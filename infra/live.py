@@ -19,7 +19,7 @@ from headrace.streams.codec import LabelDecoder, Rejected, clock_ms, decode_serv
 from headrace.streams.dead_letters import dead_letters
 from headrace.streams.live_join import Joined, LiveJoin
 from headrace.streams.sink import Sink
-from headrace.streams.source import first_offset
+from headrace.streams.source import first_offset, positions_of_group
 
 _RECENT_ROWS = 10_000  # joined rows that a live metric looks back on
 _REPORT_ROWS = 1_000  # newly joined rows between two reports
@@ -133,7 +133,7 @@ class LiveLabels:
         start = self._names.pipeline.label.topic.start
         places = [TopicPartition(topic, number) for number in partitions_of(self._group, topic)]
         found = {}
-        for place in self._group.committed(places, timeout=30):
+        for place in positions_of_group(self._group, places):
             oldest = first_offset(self._group, place, start if place.offset < 0 else "earliest")
             found[place.topic, place.partition] = max(place.offset, oldest)
         return found

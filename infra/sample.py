@@ -16,7 +16,7 @@ def newest(settings: Settings, topic: str, count: int) -> list[bytes]:
         asker.close()
     share = -(-count // max(1, len(bounds)))
     begin = {(topic, number): max(first, end - share) for number, (first, end) in bounds.items()}
-    reader = TopicReader(settings, [topic], begin)
+    reader = TopicReader(settings, [topic], begin, once=True)
     try:
         values = [message.value() or b"" for batch in reader.until_end() for message in batch]
     finally:

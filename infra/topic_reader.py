@@ -11,6 +11,7 @@ from headrace.models.errors import BrokerUnavailable
 
 _METADATA_SECONDS = 10.0
 _BATCH = 10_000
+_ONCE_MS = 10
 Partition = tuple[str, int]
 
 
@@ -21,8 +22,18 @@ class TopicReader:
     the end may be a transaction's marker that nobody is shown.
     """
 
-    def __init__(self, settings: Settings, topics: Sequence[str], begin: Mapping[Partition, int] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Sequence[str],
+        begin: Mapping[Partition, int] | None = None,
+        *,
+        once: bool = False,
+    ) -> None:
+        """`once`: to the end and no further, so the broker is not to wait there for more records, 500 ms by default."""
         config = consumer_config(settings, "headrace.reader", **{"enable.partition.eof": True})
+        if once:
+            config["fetch.wait.max.ms"] = _ONCE_MS
         self._consumer = Consumer(config)
         self._asker = Consumer(config)  # on the reader's own connection a question waits behind its fetch, for 500 ms
         partitions = [(topic, number) for topic in topics for number in partitions_of(self._consumer, topic)]

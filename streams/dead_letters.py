@@ -19,6 +19,7 @@ class Message(Protocol):
     def key(self) -> bytes | None: ...
     def value(self) -> bytes | None: ...
     def headers(self) -> Headers | None: ...
+    def set_headers(self, headers: Headers) -> None: ...
     def timestamp(self) -> tuple[int, int]: ...
 
 
@@ -33,13 +34,22 @@ class Out:
     partition: int = -1
 
 
+def headers_of(message: Message) -> Headers | None:
+    """None, once, where the client cannot read them (a name that is not UTF-8); from then on the message has none."""
+    try:
+        return message.headers() or []
+    except (SystemError, UnicodeDecodeError):
+        message.set_headers([])
+        return None
+
+
 _REASON_LIMIT = 1_000  # bytes: the topic allows 64 KB more than the source for our headers
 
 
 def dead_letter(topic: str, message: Message, error: EventRejected) -> Out:
     source = f"{message.topic()}/{message.partition()}/{message.offset()}"
     reason = str(error).encode()[:_REASON_LIMIT]
-    headers = [*(message.headers() or []), (REASON_HEADER, reason), (SOURCE_HEADER, source.encode())]
+    headers = [*(headers_of(message) or []), (REASON_HEADER, reason), (SOURCE_HEADER, source.encode())]
     return Out(topic, message.key(), message.value(), headers)
 
 

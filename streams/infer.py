@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 import msgspec
@@ -16,7 +16,7 @@ from headrace.models.protocols import Columns
 from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER, VERSION_HEADER, Prediction
 from headrace.streams.chunk import Chunk, Outcome
 from headrace.streams.codec import Decoded, Rejected, clock_ms, encode_served, served_batch, times_as_text
-from headrace.streams.dead_letters import Message, Out, dead_letters
+from headrace.streams.dead_letters import Message, Out, dead_letters, headers_of
 from headrace.streams.model import LiveModel
 from headrace.streams.rings import FeatureStore
 
@@ -43,6 +43,13 @@ class Scored:
     model: LiveModel
     seconds: dict[str, float]
 
+    def without(self, bad: Sequence[Rejected]) -> "Scored":
+        """The same less some rows, given by their place among the good ones."""
+        good = np.ones(len(self.scores), bool)
+        good[[row for row, _ in bad]] = False
+        columns = {name: array[good] for name, array in self.columns.items()}
+        return replace(self, decoded=self.decoded.without(bad), columns=columns, scores=self.scores[good])
+
 
 def score(model: LiveModel, store: FeatureStore | None, values: Sequence[bytes | None], now_ms: int) -> Scored:
     """Events as bytes to scores, whoever asks: the stream, the backfill, `headrace.testing`."""
@@ -54,13 +61,12 @@ def score(model: LiveModel, store: FeatureStore | None, values: Sequence[bytes |
     scores = np.empty(0)
     if decoded.kept:
         scores, bad = _predict(model, columns, len(decoded.kept))
-        if bad:
-            good = np.isfinite(scores)
-            decoded, scores = decoded.without(bad), scores[good]
-            columns = {name: array[good] for name, array in columns.items()}
+    else:
+        bad = []
     marks.append(monotonic())
     stages = zip(("decode", "features", "infer"), np.diff(marks).tolist(), strict=True)
-    return Scored(decoded=decoded, columns=columns, scores=scores, model=model, seconds=dict(stages))
+    scored = Scored(decoded=decoded, columns=columns, scores=scores, model=model, seconds=dict(stages))
+    return scored.without(bad) if bad else scored
 
 
 def _predict(model: LiveModel, columns: Columns, rows: int) -> tuple[NDArray[np.float64], list[Rejected]]:
@@ -101,6 +107,9 @@ class Inference:
     def handle(self, chunk: Chunk[LiveModel]) -> Outcome:
         begun = monotonic()
         scored = score(chunk.stamp, self._store, [message.value() for message in chunk.messages], self._now_ms())
+        if unreadable := {index for index, message in enumerate(chunk.messages) if headers_of(message) is None}:
+            error = EventRejected("bad_header", "expected headers whose names are UTF-8; they are left out here")
+            scored = scored.without([(r, error) for r, at in enumerate(scored.decoded.kept) if at in unreadable])
         decoded = scored.decoded
         scored_at = monotonic()
         records = dead_letters(self._topics.dead_letters, chunk.messages, decoded.rejected)

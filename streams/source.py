@@ -37,6 +37,14 @@ _GROUP_MOVED_ON = frozenset(
         KafkaError._NO_OFFSET,  # noqa: SLF001  the library's public name for it
     }
 )
+_COORDINATOR_MOVES = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError._WAIT_COORD,  # noqa: SLF001
+    }
+)
 _NO_MENDING = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -119,7 +127,8 @@ class Source(Generic[Stamp]):
 
         What is only taken is not behind us: a chunk that its agent never gives back counts as lag.
         """
-        idle = not self._in_flight and not self._settled  # then only markers lie before the end that was reached
+        # where nothing is under way, only markers lie before the end that was reached
+        idle = not (self._in_flight or self._settled or self._positions.pending)
         ends = dict(self._read_through) if idle else {}
         return {partition: max(at, ends.get(partition, 0)) for partition, at in dict(self._durable).items()}
 
@@ -227,11 +236,13 @@ class Source(Generic[Stamp]):
             return
         self._sink.flush()
         again = self._positions.commit(self._consumer, self._settled, self._owned)
-        for chunk, _ in self._settled:
-            self._durable.update({place: at for place, at in chunk.next_offsets().items() if place in self._owned})
         self._committed_at = monotonic()
-        if self._settled:
+        if not self._positions.pending:
+            self._durable = dict(self._owned)
+            for chunk in reversed(self._in_flight):
+                self._durable.update(chunk.begins)
             self.moved_at = self._committed_at
+        if self._settled:
             self._observer(_acknowledged(self._settled))
             self._settled.clear()
         if again:
@@ -303,7 +314,7 @@ class GroupOffsets:
         first = []
         for place in places:
             self._waiting.pop((place.topic, place.partition), None)  # of a former ownership
-        for place in consumer.committed(list(places), timeout=_BROKER_SECONDS):
+        for place in positions_of_group(consumer, places):
             if place.error is not None:  # an unknown position is not a missing one: "latest" would skip events
                 raise BrokerUnavailable(f"{place.topic}/{place.partition}: no position, {place.error.str()}")
             if place.offset < 0:
@@ -326,6 +337,18 @@ class GroupOffsets:
         return {}
 
 
+def positions_of_group(consumer: Any, places: Sequence[Place]) -> list[Any]:
+    """What the group committed; a coordinator that moves is asked again."""
+    deadline = monotonic() + _BROKER_SECONDS
+    while True:
+        try:
+            return list(consumer.committed(list(places), timeout=_BROKER_SECONDS))
+        except KafkaException as error:
+            if error.args[0].code() not in _COORDINATOR_MOVES or monotonic() > deadline:
+                raise
+        consumer.list_topics(places[0].topic, timeout=_BROKER_SECONDS)  # a round trip, in which it finds its way
+
+
 def first_offset(consumer: Any, place: Place, start: str) -> int:
     """Where a partition without a position begins: its oldest record, or its end."""
     low, high = consumer.get_watermark_offsets(Place(place.topic, place.partition), timeout=_BROKER_SECONDS)
@@ -338,7 +361,7 @@ def _accepted(consumer: Any, offsets: list[Place]) -> bool:
     try:
         consumer.commit(offsets=offsets, asynchronous=False)
     except KafkaException as error:
-        if error.args[0].code() not in _GROUP_MOVED_ON:
+        if error.args[0].code() not in _GROUP_MOVED_ON | _COORDINATOR_MOVES:
             raise
         return False
     return True

@@ -13,6 +13,7 @@ from confluent_kafka.admin import NewTopic
 from headrace.infra.kafka import admin
 from headrace.infra.local.servers import KAFKA, REDIS, Addresses, LocalServers
 from headrace.infra.settings import CONFIG_VARIABLE, Settings
+from headrace.infra.topics import _await_visible as await_visible
 
 # Number 0 stays empty: a test that forgot its own database is seen there. The local server has 64.
 _DATABASES = itertools.cycle(range(1, 64))
@@ -63,6 +64,7 @@ def topic(settings: Settings) -> Callable[..., str]:
         new = NewTopic(full, num_partitions=partitions, replication_factor=replicas, config=options)
         client = admin(settings)  # kept in a name: a future dies with its client
         client.create_topics([new])[full].result(timeout=30)
+        await_visible(client, {full})
         return full
 
     return create

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from headrace.models.pipeline import Pipeline
 
 
+_SECONDS = 5.0  # a broker that is there answers in milliseconds; whoever types a command waits for it
+
+
 def reached() -> "Settings":
     """Settings whose broker answers. Raises ServerMissing, BrokerUnavailable, SettingsError: each one sentence."""
     from headrace.infra.kafka import ensure_reachable  # noqa: PLC0415  --help needs no Kafka
@@ -21,7 +24,7 @@ def reached() -> "Settings":
     from headrace.infra.settings import Settings  # noqa: PLC0415
 
     settings = located(Settings.load())
-    ensure_reachable(settings)
+    ensure_reachable(settings, _SECONDS)
     return settings
 
 

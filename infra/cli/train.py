@@ -66,9 +66,13 @@ def _train(app: typer.Typer) -> None:
             return
         finished = None
         with progress(f"training {pipeline.name}") as (bar, task):
-            for heard in trained(reached(), origin, at=when, why=why):
-                bar.update(task, note=_note(heard))
-                finished = heard
+            try:
+                for heard in trained(reached(), origin, at=when, why=why):
+                    bar.update(task, note=_note(heard))
+                    finished = heard
+            except KeyboardInterrupt:
+                say("no longer waiting; the request stays on record, and whoever leads runs it")
+                raise
         _show_outcome(finished, output)  # type: ignore[arg-type]  # the last that is heard is the outcome
         raise typer.Exit(_EXIT.get(finished.outcome, 1))  # type: ignore[union-attr]  # as above
 

@@ -47,6 +47,10 @@ class Supervisor:
             self._thread.start()
         return child
 
+    def child(self, name: str) -> Child:
+        with self._lock:
+            return self._children[name]
+
     def check(self) -> None:
         """Raises what a child died of for good."""
         if self._failure is not None:
