@@ -14,6 +14,7 @@ from headrace.infra.live import LiveLabels
 from headrace.infra.names import Names
 from headrace.infra.observe import Metrics, both, log_fact, serve_metrics
 from headrace.infra.pipeline_file import PipelineFile
+from headrace.infra.processes.orphan import stop_when_orphaned
 from headrace.infra.settings import Settings
 from headrace.infra.training import LocalTraining, Origin
 from headrace.models.facts import Observer
@@ -123,6 +124,7 @@ def run_scheduler(
     metrics_port: int = 0,
 ) -> None:
     """Until SIGTERM or SIGINT. Without the clock, only requests are run: a replay owns the time."""
+    stop_when_orphaned()
     ensure_reachable(settings)
     metrics = Metrics()
     observer = both(metrics, log_fact)

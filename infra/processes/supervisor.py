@@ -1,6 +1,7 @@
 """Child processes of `up` and `demo`: started, watched, started again when they end by themselves, stopped in order."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
+from headrace.infra.processes.orphan import SUPERVISOR
 from headrace.models.errors import HeadraceError
 
 _LOOK_SECONDS = 0.2
@@ -30,7 +32,7 @@ class Supervisor:
     """`headrace <arguments>` as processes of their own, each with a log file under `folder`."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self._folder, self._environment = folder, dict(environment)
+        self._folder, self._environment = folder, {**environment, SUPERVISOR: str(os.getpid())}
         self._children: dict[str, Child] = {}
         self._stopping = threading.Event()
         self._failure: HeadraceError | None = None

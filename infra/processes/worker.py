@@ -16,6 +16,7 @@ from headrace.infra.feature_store import RedisFeatureStore
 from headrace.infra.kafka import consumer_config, ensure_reachable, producer_config
 from headrace.infra.names import REGISTRY, Names
 from headrace.infra.observe import Metrics, both, log_fact, serve_metrics
+from headrace.infra.processes.orphan import stop_when_orphaned
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, Values, partitions_of
 from headrace.models.errors import ServerMissing, Stalled
@@ -156,6 +157,7 @@ class Worker:
 
 def run_worker(settings: Settings, pipeline: Pipeline, metrics_port: int = 0) -> None:
     """Until SIGTERM or SIGINT."""
+    stop_when_orphaned()
     ensure_reachable(settings)
     metrics = Metrics()
 
