@@ -39,12 +39,13 @@ from headrace.models.protocols import Dataset
 from headrace.models.records import REASON_HEADER, SOURCE_HEADER, Prediction
 from headrace.models.session import Predictor, Session
 from headrace.streams.chunk import Chunk
-from headrace.streams.codec import LabelDecoder, LabelRow, clock_ms, decode_served
+from headrace.streams.codec import LabelDecoder, LabelRow, clock_ms
 from headrace.streams.dead_letters import Headers, Out, dead_letters
 from headrace.streams.infer import Inference, Topics
 from headrace.streams.memory_store import MemoryFeatureStore
 from headrace.streams.model import Baseline, LiveModel, live_model
 from headrace.streams.rings import RingSpec, rings_of
+from headrace.streams.served import decode_served
 from headrace.streams.side_rows import SideDecoder
 from headrace.trainer.dataset import LABEL, join, to_dataset
 from headrace.trainer.dataset import Joined as JoinedTable

@@ -17,8 +17,9 @@ from headrace.models.errors import BadInput
 from headrace.models.metrics import measure
 from headrace.models.pipeline import Pipeline
 from headrace.models.records import Prediction
-from headrace.streams.codec import LabelDecoder, clock_ms, decode_served
+from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.streams.live_join import Joined, LiveJoin
+from headrace.streams.served import decode_served
 
 _POLL_SECONDS = 0.2
 _decode = msgspec.json.Decoder(Prediction).decode

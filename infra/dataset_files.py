@@ -14,7 +14,8 @@ from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition, TopicReader
 from headrace.models.errors import EventRejected
 from headrace.models.manifest import OffsetRange
-from headrace.streams.codec import LabelDecoder, clock_ms, decode_served
+from headrace.streams.codec import LabelDecoder, clock_ms
+from headrace.streams.served import decode_served
 
 _LABELS = pa.schema([("id", pa.string()), ("time", pa.int64()), ("value", pa.float64())])
 

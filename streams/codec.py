@@ -1,4 +1,4 @@
-"""event bytes → decoded fields → prediction bytes, served batches.
+"""event and label bytes → decoded fields.
 
 Messages are decoded one by one: joined into one array, two broken ones could mend each other (`{"a":[{}` `{}]}`),
 and for a typed struct the single call costs no more.
@@ -11,19 +11,16 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.models.durations import iso
 from headrace.models.errors import EventRejected
-from headrace.models.features import Column, Field, FieldKind, Topic
+from headrace.models.features import Field, FieldKind, Topic
 from headrace.models.labels import Label
-from headrace.models.protocols import Columns
 
 Rejected = tuple[int, EventRejected]
 """Index in the chunk, and why."""
 
-_SERVED_LIMIT = 512 * 1024  # bytes of one served batch: well under the broker's default of 1 MB a record
 _END_OF_TIME = 253_402_300_799_999  # 9999-12-31, the last that RFC 3339 can write, Unix ms
 Moment = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[int, msgspec.Meta(ge=0, le=_END_OF_TIME)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -206,78 +203,6 @@ def times_as_text(times: NDArray[np.int64]) -> list[str]:
     """RFC 3339 in UTC; milliseconds where the chunk has any."""
     unit = "ms" if (times % 1000).any() else "s"
     return [f"{text}Z" for text in np.datetime_as_string(times.astype("datetime64[ms]"), unit=unit)]  # type: ignore[call-overload]
-
-
-def served_schema(columns: Sequence[Column]) -> pa.Schema:
-    """What `<pipeline>.served` carries: identity, answer, raw features."""
-    fields = [
-        pa.field("id", pa.string()),
-        pa.field("event_time", pa.timestamp("ms", tz="UTC")),
-        pa.field("partition", pa.int32()),
-        pa.field("offset", pa.int64()),
-        pa.field("version", pa.int32()),
-        pa.field("score", pa.float64()),
-    ]
-    for column in columns:
-        size = int(np.prod(column.shape))
-        kind = {"number": pa.float64(), "category": pa.string(), "tensor": pa.list_(pa.float32(), size)}[column.kind]
-        fields.append(pa.field(column.name, kind))
-    return pa.schema(fields)
-
-
-def served_batch(
-    schema: pa.Schema,
-    *,
-    ids: Sequence[str],
-    times: NDArray[np.int64],
-    partition: int,
-    offsets: Sequence[int],
-    version: int,
-    scores: NDArray[np.float64],
-    columns: Columns,
-) -> pa.RecordBatch:
-    """The rows of one source partition, features as they were served; missing numbers are null."""
-    rows = len(ids)
-    arrays = [
-        pa.array(ids, pa.string()),
-        pa.array(times, pa.timestamp("ms", tz="UTC")),
-        pa.array(np.full(rows, partition, np.int32)),
-        pa.array(offsets, pa.int64()),
-        pa.array(np.full(rows, version, np.int32)),
-        pa.array(scores, pa.float64()),
-    ]
-    for field in list(schema)[6:]:
-        values = columns[field.name]
-        if pa.types.is_fixed_size_list(field.type):
-            arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), field.type.list_size))
-        else:
-            arrays.append(pa.array(values, field.type, from_pandas=True))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def encode_served(batch: pa.RecordBatch) -> list[tuple[bytes, int, int]]:
-    """Arrow IPC streams of at most 512 KB (one row may be larger), each with its first and last source offset."""
-    if batch.nbytes > _SERVED_LIMIT and batch.num_rows > 1:
-        half = batch.num_rows // 2
-        return encode_served(batch.slice(0, half)) + encode_served(batch.slice(half))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    offsets = batch.column("offset")
-    return [(sink.getvalue().to_pybytes(), offsets[0].as_py(), offsets[-1].as_py())]
-
-
-def decode_served(value: bytes) -> pa.RecordBatch:
-    """Raises EventRejected for anything that is not one Arrow batch of served rows."""
-    try:
-        with pa.ipc.open_stream(value) as reader:
-            table = reader.read_all()
-    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
-        raise EventRejected("not_arrow", f"expected an Arrow IPC stream on the served topic: {error}") from error
-    missing = {"id", "event_time", "partition", "offset", "version", "score"} - set(table.column_names)
-    if missing:
-        raise EventRejected("wrong_shape", f"expected a served batch, it lacks {sorted(missing)}")
-    return table.combine_chunks().to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], table.schema)
 
 
 def clock_ms() -> int:

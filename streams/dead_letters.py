@@ -7,6 +7,7 @@ from typing import Protocol
 from headrace.models.errors import EventRejected
 from headrace.models.records import REASON_HEADER, SOURCE_HEADER
 
+_REASON_LIMIT = 1_000  # bytes: the topic allows 64 KB more than the source for our headers
 Headers = list[tuple[str, bytes | None]]
 
 
@@ -19,7 +20,6 @@ class Message(Protocol):
     def key(self) -> bytes | None: ...
     def value(self) -> bytes | None: ...
     def headers(self) -> Headers | None: ...
-    def set_headers(self, headers: Headers) -> None: ...
     def timestamp(self) -> tuple[int, int]: ...
 
 
@@ -39,11 +39,8 @@ def headers_of(message: Message) -> Headers | None:
     try:
         return message.headers() or []
     except (SystemError, UnicodeDecodeError):
-        message.set_headers([])
+        message.set_headers([])  # type: ignore[attr-defined]  # only a client's message gets here
         return None
-
-
-_REASON_LIMIT = 1_000  # bytes: the topic allows 64 KB more than the source for our headers
 
 
 def dead_letter(topic: str, message: Message, error: EventRejected) -> Out:

@@ -15,10 +15,11 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
 from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER, VERSION_HEADER, Prediction
 from headrace.streams.chunk import Chunk, Outcome
-from headrace.streams.codec import Decoded, Rejected, clock_ms, encode_served, served_batch, times_as_text
+from headrace.streams.codec import Decoded, Rejected, clock_ms, times_as_text
 from headrace.streams.dead_letters import Message, Out, dead_letters, headers_of
 from headrace.streams.model import LiveModel
 from headrace.streams.rings import FeatureStore
+from headrace.streams.served import encode_served, served_batch
 
 _encode = msgspec.json.Encoder().encode
 

@@ -15,8 +15,9 @@ from headrace.models.imports import load
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
 from headrace.models.session import Predictor
-from headrace.streams.codec import EventDecoder, served_schema
+from headrace.streams.codec import EventDecoder
 from headrace.streams.features import FeaturePlan
+from headrace.streams.served import served_schema
 
 
 class Baseline:

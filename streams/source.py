@@ -148,11 +148,15 @@ class Source(Generic[Stamp]):
             self._ended.set_result(None)
 
     def _step(self) -> None:
-        """One round: between two chunks; take one; produce what is ready; commit what is acknowledged."""
-        for record in self._between(self._owned):
-            self._sink.produce(record)
+        """One round: take what is there; between two chunks; give it; produce what is ready; commit what is acknowledged.
+
+        Only after taking: a partition may have come with its first messages, and its history begins before them.
+        """
         if len(self._in_flight) < _CHUNKS_IN_FLIGHT:
-            if messages := self._take():
+            messages = self._take()
+            for record in self._between(self._owned):
+                self._sink.produce(record)
+            if messages:
                 self._give(messages)
             elif self._in_flight:
                 self._await_oldest(_IDLE_SECONDS)

@@ -17,8 +17,9 @@ from headrace.models.metrics import roc_auc
 from headrace.models.records import SOURCE_HEADER, Prediction, Switched
 from headrace.models.schema import Schema
 from headrace.models.session import Session
-from headrace.streams.codec import LabelDecoder, clock_ms, decode_served
+from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.streams.live_join import Joined, LiveJoin
+from headrace.streams.served import decode_served
 from headrace.trainer.dataset import to_columns
 
 Source = tuple[int, int]

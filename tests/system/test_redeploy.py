@@ -12,7 +12,7 @@ from headrace.infra.pipeline_file import read_pipelines
 from headrace.infra.processes.together import running
 from headrace.infra.topics import apply
 from headrace.models.records import Finished, RunRecord
-from headrace.streams.codec import decode_served
+from headrace.streams.served import decode_served
 
 HEAD = """
 from headrace import Binary, Category, Gate, Last, Number, Pipeline, Topic, Torch

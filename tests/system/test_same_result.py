@@ -16,7 +16,7 @@ from headrace.infra.processes.together import running
 from headrace.infra.replay import Replay, Rows, feature_store
 from headrace.infra.topics import apply
 from headrace.models.durations import milliseconds, to_ms
-from headrace.streams.codec import decode_served
+from headrace.streams.served import decode_served
 
 DAYS = 5
 WEEKLY, DAILY = 'Cron("0 3 * * mon"', 'Cron("0 3 * * *"'

@@ -11,17 +11,10 @@ from hypothesis import strategies as st
 from headrace.models.errors import EventRejected
 from headrace.models.features import Category, Column, Datetime, Function, Lookup, Number, Tensor, Topic, fields_of
 from headrace.models.labels import Binary, Regression
-from headrace.streams.codec import (
-    EventDecoder,
-    LabelDecoder,
-    decode_served,
-    encode_served,
-    served_batch,
-    served_schema,
-    times_as_text,
-)
+from headrace.streams.codec import EventDecoder, LabelDecoder, times_as_text
 from headrace.streams.features import FeaturePlan
 from headrace.streams.memory_store import MemoryFeatureStore
+from headrace.streams.served import decode_served, encode_served, served_batch, served_schema
 
 NOW = 1_372_939_200_000  # 2013-07-04T12:00:00Z, Unix ms
 MAX_FUTURE = 300_000  # ms

@@ -5,8 +5,9 @@ import pytest
 
 from headrace.models.features import Topic
 from headrace.models.labels import Binary, Regression
-from headrace.streams.codec import LabelRow, served_batch, served_schema
+from headrace.streams.codec import LabelRow
 from headrace.streams.live_join import LiveJoin
+from headrace.streams.served import served_batch, served_schema
 
 HOUR = 3_600_000  # ms, the horizon
 T = 1_372_939_200_000  # Unix ms
