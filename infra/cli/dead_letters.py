@@ -17,7 +17,7 @@ from headrace.infra.cli.output import (
 from headrace.infra.cli.places import named
 
 if TYPE_CHECKING:
-    from headrace.infra.letters import Letter
+    from headrace.infra.services.letters import Letter
 
 _SHOWN = 2_000  # characters of a value; --output json has all of it
 
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Counts by reason and topic, most frequent first, with the newest of each."""
-        from headrace.infra.letters import by_reason, letters  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.letters import by_reason, letters  # noqa: PLC0415  heavy: only for this command
 
         found = letters(*named(file))
         if every and output is Output.json:
@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """One record as it was: key, value and headers, its source, and why it was parked."""
-        from headrace.infra.letters import letter, shown  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.letters import letter, shown  # noqa: PLC0415  heavy: only for this command
 
         found = letter(*named(file), source)
         if output is Output.json:

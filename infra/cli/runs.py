@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Every run, oldest first: its tick or who asked for it, its state or outcome, and why."""
-        from headrace.infra.catalog import runs as facts  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.catalog import runs as facts  # noqa: PLC0415  heavy: only for this command
 
         found = [one for one in facts(*named(file)) if every or one.state != "not_due"]
         found = found[-limit:] if limit else found
@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """All that is on record of one run."""
-        from headrace.infra.catalog import run as facts  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.catalog import run as facts  # noqa: PLC0415  heavy: only for this command
 
         found = facts(*named(file), run)
         if output is Output.json:

@@ -80,8 +80,8 @@ def _produce(app: typer.Typer) -> None:
 
         A file with a line that is no JSON is refused as a whole; standard input is sent up to that line.
         """
-        from headrace.infra.produce import produce as send  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.produce import rows_of, size_of  # noqa: PLC0415
+        from headrace.infra.services.produce import produce as send  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.produce import rows_of, size_of  # noqa: PLC0415
 
         settings = reached()
         with progress(f"to {settings.prefixed(topic)}", size_of(file)) as (bar, task):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from headrace import Aggregate, Binary, Category, Last, Number, Pipeline, Regression, Tensor, Topic, Torch
-from headrace.infra.check import check
+from headrace.infra.services.check import check
 from headrace.models.protocols import Trained
 
 START = 1_372_939_200_000  # 2013-07-04T12:00:00Z, Unix ms

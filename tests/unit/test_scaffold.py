@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from headrace.infra.check import check
 from headrace.infra.pipeline_file import read_pipeline
 from headrace.infra.rows import read_rows
-from headrace.infra.scaffold import init
+from headrace.infra.services.check import check
+from headrace.infra.services.scaffold import init
 from headrace.models.errors import BadInput
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.infra.check_report import ColumnReport, Finding, LabelReport
+from headrace.infra.services.check_report import ColumnReport, Finding, LabelReport
 from headrace.models.metrics import roc_auc
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset

@@ -14,8 +14,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.infra.check_findings import about_columns, about_events, about_labels, about_leaks, error, warning
-from headrace.infra.check_report import CheckReport, ColumnReport, Finding, LabelReport, Overfit, Rejections, Shapes
+from headrace.infra.services.check_findings import (
+    about_columns,
+    about_events,
+    about_labels,
+    about_leaks,
+    error,
+    warning,
+)
+from headrace.infra.services.check_report import (
+    CheckReport,
+    ColumnReport,
+    Finding,
+    LabelReport,
+    Overfit,
+    Rejections,
+    Shapes,
+)
 from headrace.models.durations import iso
 from headrace.models.errors import RunFailed
 from headrace.models.features import Column
