@@ -56,6 +56,8 @@ class Artifacts:
         pieces: dict[int, bytes] = {}
         reader = TopicReader(self._settings, [self._topic], {(self._topic, blob.partition): blob.offset})
         try:
+            if (self._topic, blob.partition) not in reader.positions:
+                raise RegistryRefused("bad_blob", f"expected a partition of the topic, got {blob}")
             while len(pieces) < blob.chunks and not reader.caught_up:
                 for message in reader.poll(1.0, limit=100):
                     if (number := wanted.get(message.key() or b"")) is not None:

@@ -142,7 +142,8 @@ class KafkaWriter:
         self._transaction(write)
 
     def close(self) -> None:
-        self._producer.close()
+        with suppress(KafkaException):  # one that was fenced cannot even say goodbye
+            self._producer.close()
 
     def _produce(self, records: Sequence[RegistryRecord | RunRecord]) -> None:
         for record in records:

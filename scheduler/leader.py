@@ -158,10 +158,9 @@ class Leader:
     def _read(self, seconds: float) -> None:
         for record in self._log.poll(seconds):
             try:
-                if isinstance(record, Requested):
-                    iso(record.at)
-                self._runs.apply(record)
-            except (ValueError, OverflowError) as error:  # a time that no calendar holds
+                if not isinstance(record, Requested) or self._is_past(record):
+                    self._runs.apply(record)
+            except (ValueError, OverflowError) as error:  # a tick that no calendar holds
                 self._refused(RegistryRefused("bad_record", f"{record}: {error}"))
                 continue
             if isinstance(record, Requested) and record.pipeline == self._pipeline.name:
@@ -204,7 +203,15 @@ class Leader:
             self._writer.record(request)
             self._waiting[request.run] = request
 
+    def _is_past(self, request: Requested) -> bool:
+        """A tick in the future would use up all before it."""
+        return 0 <= request.at <= time_ns() // 1_000_000 + self._pipeline.max_future_ms
+
     def _handle(self, request: Requested) -> None:
+        if not self._is_past(request):
+            reason = f"bad_time: expected a time from 1970 to now, got {iso(request.at)}"
+            self._end(self._finished(request.run, "failed", reason))
+            return
         self._follow_registry()  # the request before this one may have published
         decision = decide(self._pipeline.retrain, request, self._runs, self._labels.count())
         if isinstance(decision, Run):

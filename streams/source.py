@@ -148,7 +148,7 @@ class Source(Generic[Stamp]):
             self._ended.set_result(None)
 
     def _step(self) -> None:
-        """One round: take what is there; between two chunks; give it; produce what is ready; commit what is acknowledged.
+        """One round: take what is there; switch, between two chunks; give; produce what is ready; commit what is acked.
 
         Only after taking: a partition may have come with its first messages, and its history begins before them.
         """

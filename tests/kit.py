@@ -15,6 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from headrace.infra.kafka import consumer_config, producer_config
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import partitions_of
+from headrace.models.manifest import Blob, Manifest
+from headrace.models.pipeline import Pipeline
 from headrace.models.records import SOURCE_HEADER
 from headrace.models.session import NUMBERS, PREDICTION
 
@@ -57,7 +59,8 @@ class Facts:
 def produce(settings: Settings, topic: str, records: Sequence[dict[str, Any]], **options: Any) -> None:
     """Each record is a dict of `value`, and perhaps `key`, `headers`, `partition`; acknowledged when it returns."""
     failed: list[Any] = []
-    producer = Producer(producer_config(settings, on_delivery=lambda error, _: failed.append(error), **options))
+    quick = {"enable_idempotence": False, "linger_ms": 0}  # an idempotent producer asks for its id first
+    producer = Producer(producer_config(settings, on_delivery=lambda error, _: failed.append(error), **quick | options))
     for record in records:
         producer.produce(topic, **record)
     assert producer.flush(DEADLINE) == 0
@@ -148,3 +151,23 @@ def linear(weights: Sequence[float], bias: float = 0.0, *, rows: int | str = "n"
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=min(onnx.IR_VERSION, 10)
     ).SerializeToString()
     return made
+
+
+def manifest(pipeline: Pipeline, version: int, onnx: Blob, **said: str) -> Manifest:
+    """A version of the pipeline's own features; `said` is what it tells of its run."""
+    texts = ["run", "tick", "trigger", "created_at", "created_by", "dataset_sha256", "trained_from", "trained_through"]
+    mappings = ["null_shares", "hyperparameters", "metrics", "champion_metrics", "libraries"]
+    return Manifest(
+        pipeline=pipeline.name,
+        version=version,
+        parent=0,
+        task="binary",
+        features=tuple(pipeline.features),
+        schema=pipeline.schema,
+        onnx=onnx,
+        ranges=(),
+        rows=1,
+        holdout_rows=1,
+        **{name: {} for name in mappings},
+        **dict.fromkeys([*texts, "verdict", "source"], "") | said,
+    )
