@@ -12,8 +12,8 @@ from headrace.models.errors import BrokerUnavailable, SettingsError
 
 _log = logging.getLogger("headrace.kafka")
 
-# A broker's default for one record (1 MiB + its framing), and 64 KiB for the headers that a dead letter adds to it.
-MAX_MESSAGE_BYTES: Final = 1_048_588 + 64 * 1024
+# librdkafka's largest: each topic's own limit decides, and a dead letter has to be as large as its event.
+MAX_MESSAGE_BYTES: Final = 1_000_000_000
 # How long a killed worker's partitions lie idle. The broker's own minimum; its default is 45 s.
 SESSION_TIMEOUT_MS: Final = 6_000
 _HEARTBEAT_MS: Final = 2_000  # a third: two may be lost

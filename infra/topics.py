@@ -52,7 +52,12 @@ def wanted_topics(names: Names, partitions: int, max_bytes: int = _DEFAULT_MAX) 
     larger = {"max.message.bytes": str(max_bytes + _HEADER_ROOM)}
     return [
         *[Wanted(name=names.of(n), partitions=p, config={}, owner="yours") for n, p in users.items()],
-        Wanted(name=topics.predictions, partitions=partitions, config={"cleanup.policy": "delete"}, owner="headrace's"),
+        Wanted(  # it carries the event's headers and id
+            name=topics.predictions,
+            partitions=partitions,
+            config={"cleanup.policy": "delete"} | larger,
+            owner="headrace's",
+        ),
         Wanted(
             name=topics.served,
             partitions=partitions,

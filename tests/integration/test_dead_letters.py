@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 
 import msgspec
+import pytest
 from kit import Facts, produce, read_all, wait_for
 from test_source import worker_of
 
@@ -187,6 +188,22 @@ def test_a_label_that_came_while_nobody_led_for_longer_than_the_horizon_is_looke
     labels.count()
     labels.close()
     check_parked(settings, names, names.labels, [(b"late", "not_json")])
+
+
+@pytest.mark.parametrize("megabytes", [1, 3])
+def test_events_as_large_as_their_topic_allows_are_predicted_and_parked(settings, topic, megabytes):
+    limit = megabytes * 1_048_588
+    topic("flights", 1, max_message_bytes=str(limit))
+    apply(settings, PIPELINE)
+    names, facts = Names(settings.prefix, PIPELINE), Facts()
+    full = os.urandom(limit - 110 - len(text(EVENT)))  # 110: its batch's and its own framing
+    records = [{"value": text(EVENT), "headers": [("full", full)]}, {"value": full}, {"value": text(EVENT)}]
+    produce(settings, names.events, records, message_max_bytes=2 * limit, compression_type="none")
+    with worker_of(settings, PIPELINE, facts):
+        wait_for("two predictions", lambda: sum(fact.rows for fact in facts.of(Predicted)) == 2)
+    assert len(read_all(settings, names.topics.predictions)) == 2
+    (letter,) = parked(settings, names, names.events)
+    assert letter.value() == full
 
 
 # aiokafka without its C extensions leaves the name's encoding to the name
