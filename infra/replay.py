@@ -6,6 +6,7 @@ one-day slices, one and three workers give identical features and scores. `backf
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
 
@@ -153,9 +154,10 @@ class Replay:
 
         def finished() -> bool:
             for message in self._runs.poll(0.05):
-                record = msgspec.json.decode(message.value(), type=RunRecord)
-                if isinstance(record, Finished) and record.run == request.run:
-                    answer.append(record)
+                with suppress(msgspec.DecodeError, ValueError):  # somebody else's says nothing to us
+                    record = msgspec.json.decode(message.value() or b"", type=RunRecord)
+                    if isinstance(record, Finished) and record.run == request.run:
+                        answer.append(record)
             return bool(answer)
 
         self._wait(f"the leader to end the run of {iso(at)}", finished)
@@ -169,8 +171,9 @@ class Replay:
 
         def swapped() -> bool:
             for message in self._history.poll(0.01):
-                record = msgspec.json.decode(message.value(), type=Switched)
-                self._switched[record.partition] = max(record.seq, self._switched.get(record.partition, 0))
+                with suppress(msgspec.DecodeError, ValueError):  # as above
+                    record = msgspec.json.decode(message.value() or b"", type=Switched)
+                    self._switched[record.partition] = max(record.seq, self._switched.get(record.partition, 0))
             return all(self._switched.get(number, 0) >= seq for number in partitions)
 
         self._wait(f"every worker to swap to promotion {seq}", swapped)

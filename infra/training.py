@@ -1,5 +1,6 @@
 """The leader's port to the trainer: what a run needs as data, and what it came to as a candidate."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from headrace.trainer import process
 from headrace.trainer.messages import Champion, RunRequest, RunResult
 from headrace.trainer.run import MODEL
 
+_log = logging.getLogger("headrace.scheduler")
 _TIME_LIMIT_SECONDS = 3_600.0
 
 
@@ -92,19 +94,26 @@ class LocalTraining:
         return name
 
     def _served_now(self, versions: Versions) -> Champion:
-        """The champion's graph as a file; fetched once per version."""
-        promoted = versions.champion
-        if promoted is None:
-            rule = self._origin.pipeline.baseline
-            prior = float(rule) if isinstance(rule, int | float) else self._origin.pipeline.label.prior
-            return Champion(baseline=prior)
-        if self._champion.version != promoted.version:
-            manifest = self._registry.manifest(versions.published[promoted.version])
-            path = self._home / f"champion-{promoted.version}.onnx"
-            path.write_bytes(self._registry.onnx(manifest))
-            if self._champion.onnx:
-                Path(self._champion.onnx).unlink(missing_ok=True)
-            self._champion = Champion(version=promoted.version, onnx=str(path), schema=manifest.schema)
+        """The newest promotion whose bytes can be read, as for workers: a broken one must not end all trainings."""
+        for promoted in reversed(versions.promotions):
+            if self._champion.version == promoted.version:
+                return self._champion
+            try:
+                return self._fetched(versions, promoted.version)
+            except RegistryRefused as error:
+                _log.warning("version %d cannot be judged against: %s", promoted.version, error)
+        rule = self._origin.pipeline.baseline
+        prior = float(rule) if isinstance(rule, int | float) else self._origin.pipeline.label.prior
+        return Champion(baseline=prior)
+
+    def _fetched(self, versions: Versions, version: int) -> Champion:
+        """Its graph as a file, once per version."""
+        manifest = self._registry.manifest(versions.published[version])
+        path = self._home / f"champion-{version}.onnx"
+        path.write_bytes(self._registry.onnx(manifest))
+        if self._champion.onnx:
+            Path(self._champion.onnx).unlink(missing_ok=True)
+        self._champion = Champion(version=version, onnx=str(path), schema=manifest.schema)
         return self._champion
 
     def _manifest(
