@@ -6,6 +6,7 @@ headrace's app has no Kafka client of Faust's: librdkafka does I/O, groups and o
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -25,9 +26,16 @@ class _App(faust.App):  # type: ignore[misc]  # as above
     BootStrategy = _WithoutKafka
 
 
-def streaming_app(name: str) -> Any:
-    """A Faust app that is fed by channels alone."""
-    return _App(name, broker="kafka://localhost", web_enabled=False, store="memory://", stream_wait_empty=False)
+def streaming_app(name: str, folder: Path) -> Any:
+    """A Faust app that is fed by channels alone; `folder` is where Faust makes its own (it keeps nothing there)."""
+    return _App(
+        name,
+        broker="kafka://localhost",
+        web_enabled=False,
+        store="memory://",
+        stream_wait_empty=False,
+        datadir=str(folder),
+    )
 
 
 def agent(app: Any, name: str, handle: Callable[[Chunk[Stamp]], Outcome]) -> Callable[[Chunk[Stamp]], None]:

@@ -46,7 +46,7 @@ class Worker:
         self._names = Names(settings.prefix, pipeline)
         self._id = f"{socket.gethostname()}-{os.getpid()}"
         self._max_poll_seconds = float(consumer_config(settings, "").get("max.poll.interval.ms", _MAX_POLL_MS)) / 1000
-        self._app = streaming_app(pipeline.name)
+        self._app = streaming_app(pipeline.name, settings.home / "faust")
         self._stop: asyncio.Event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
