@@ -7,7 +7,7 @@ a version needs. Columns hold *raw* values: encoders and vocabularies belong to 
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -82,40 +82,34 @@ class _OfField(msgspec.Struct, frozen=True):
     field: str
 
 
-class Number(_OfField, frozen=True, kw_only=True, tag="number", tag_field="feature"):
+class _Scalar(_OfField, frozen=True, kw_only=True):
+    nullable: bool = False
+    kind: ClassVar[Literal["number", "category"]]
+
+    def __post_init__(self) -> None:
+        what = type(self).__name__
+        _expect_name(what, self.field)
+        _expect_choice(f"{what}({self.field!r}).nullable", self.nullable, (True, False))
+
+    @property
+    def reads(self) -> tuple[Field, ...]:
+        return (Field(self.field, self.kind, not self.nullable),)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return (Column(self.field, self.kind, self.nullable),)
+
+
+class Number(_Scalar, frozen=True, kw_only=True, tag="number", tag_field="feature"):
     """A JSON number of the event, kept as float64."""
 
-    nullable: bool = False
-
-    def __post_init__(self) -> None:
-        _expect_name("Number", self.field)
-        _expect_choice(f"Number({self.field!r}).nullable", self.nullable, (True, False))
-
-    @property
-    def reads(self) -> tuple[Field, ...]:
-        return (Field(self.field, "number", not self.nullable),)
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        return (Column(self.field, "number", self.nullable),)
+    kind: ClassVar[Literal["number", "category"]] = "number"
 
 
-class Category(_OfField, frozen=True, kw_only=True, tag="category", tag_field="feature"):
+class Category(_Scalar, frozen=True, kw_only=True, tag="category", tag_field="feature"):
     """A JSON string, integer or boolean of the event, kept as text. Values that training never saw are allowed."""
 
-    nullable: bool = False
-
-    def __post_init__(self) -> None:
-        _expect_name("Category", self.field)
-        _expect_choice(f"Category({self.field!r}).nullable", self.nullable, (True, False))
-
-    @property
-    def reads(self) -> tuple[Field, ...]:
-        return (Field(self.field, "category", not self.nullable),)
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        return (Column(self.field, "category", self.nullable),)
+    kind: ClassVar[Literal["number", "category"]] = "category"
 
 
 class Datetime(_OfField, frozen=True, kw_only=True, tag="datetime", tag_field="feature"):
