@@ -7,10 +7,11 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import ConsumerGroupState, Producer
+from confluent_kafka.admin import AdminClient
 from kit import Facts, linear, manifest, produce, read_all, wait_for
 
-from headrace.infra.kafka import producer_config
+from headrace.infra.kafka import admin_config, producer_config
 from headrace.infra.leadership import KafkaRegistry, KafkaRunsLog, KafkaWriter
 from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS, Names
 from headrace.infra.pipeline_file import read_pipelines
@@ -267,9 +268,20 @@ def test_the_next_leader_answers_from_the_log_and_goes_on(settings, schedulers):
     check_one_fork_free_line(settings, 2)
 
 
+def both_are_members(settings, *schedulers):
+    """A group of two that is at rest: a rebalance goes on only while both are heard of."""
+    for scheduler in schedulers:
+        scheduler.leader.step()
+    client, group = AdminClient(admin_config(settings)), schedulers[0].names.leader_group
+    found = client.describe_consumer_groups([group])[group].result(30)
+    return len(found.members) == len(schedulers) and found.state == ConsumerGroupState.STABLE
+
+
 def test_of_two_schedulers_one_leads_until_it_leaves(settings, schedulers):
-    first, second = schedulers(), schedulers()
+    first = schedulers()
     first.until("the first to lead", lambda: first.log.leads)
+    second = schedulers()
+    wait_for("both to be members", lambda: both_are_members(settings, first, second))
     ask(settings, "a")
     first.answer("a")
     second.leader.step()
