@@ -28,6 +28,7 @@ class _App(faust.App):  # type: ignore[misc]  # as above
 
 def streaming_app(name: str, folder: Path) -> Any:
     """A Faust app that is fed by channels alone; `folder` is where Faust makes its own (it keeps nothing there)."""
+    folder.mkdir(parents=True, exist_ok=True)
     return _App(
         name,
         broker="kafka://localhost",

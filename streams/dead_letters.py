@@ -1,7 +1,8 @@
 """a record that cannot be used → `<pipeline>.dead-letters`, with its original bytes and a reason."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Protocol
 
 from headrace.models.errors import EventRejected
@@ -34,10 +35,15 @@ class Out:
     partition: int = -1
 
 
+# The client answers and leaves an exception behind. Only a call from C checks for that at once: where the interpreter
+# has specialised `message.headers()`, the exception comes out of some later line.
+_read_headers: Callable[[Message], Headers | None] = methodcaller("headers")
+
+
 def headers_of(message: Message) -> Headers | None:
     """None, once, where the client cannot read them (a name that is not UTF-8); from then on the message has none."""
     try:
-        return message.headers() or []
+        return _read_headers(message) or []
     except (SystemError, UnicodeDecodeError):
         message.set_headers([])  # type: ignore[attr-defined]  # only a client's message gets here
         return None

@@ -154,7 +154,7 @@ class Inference:
                 event_time=time,
                 source=(message.topic() or "", partition, message.offset() or 0),
             )
-            headers = [*(message.headers() or ()), version_header]
+            headers = [*(headers_of(message) or ()), version_header]
             records.append(Out(topic, message.key(), _encode(prediction), headers, partition))
         return records
 
