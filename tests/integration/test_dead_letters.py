@@ -55,7 +55,7 @@ def bad_bytes(good, required):
         (b"null", "wrong_shape"),
         (b"\xff\xfe\x00", "not_"),
         (b"\x00" * 900_000, "not_json"),
-        (os.urandom(900_000), "not_"),
+        (os.urandom(900_000), ""),  # one that begins with a digit begins with JSON
         (text(good, more="[" * 100_000), "not_json"),
         (text(good, at=None), ""),
         (text(good, at="null"), ""),
