@@ -15,7 +15,7 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from headrace.infra.feature_store import RedisFeatureStore
-from headrace.infra.kafka import consumer_config, producer_config
+from headrace.infra.kafka import consumer_config, end_offsets, producer_config
 from headrace.infra.names import RUNS, Names
 from headrace.infra.rows import EventStream
 from headrace.infra.settings import Settings
@@ -130,14 +130,14 @@ class Replay:
         if store is None:
             return
         for topic in [self._names.of(topic) for topic in topics]:
-            ends = self._ends(topic)
+            ends = end_offsets(self._group, topic)
             self._wait(
                 f"side rows of {topic} to be applied to the feature store",
                 lambda topic=topic, ends=ends: _reached(store.positions(topic), ends),  # type: ignore[misc]
             )
 
     def _await_committed(self) -> None:
-        ends = self._ends(self._names.events)
+        ends = end_offsets(self._group, self._names.events)
         places = [TopicPartition(self._names.events, number) for number in ends]
 
         def committed() -> bool:
@@ -177,12 +177,6 @@ class Replay:
             return all(self._switched.get(number, 0) >= seq for number in partitions)
 
         self._wait(f"every worker to swap to promotion {seq}", swapped)
-
-    def _ends(self, topic: str) -> dict[int, int]:
-        return {
-            number: self._group.get_watermark_offsets(TopicPartition(topic, number), timeout=30, cached=False)[1]
-            for number in partitions_of(self._group, topic)
-        }
 
     def _wait(self, what: str, done: Callable[[], bool]) -> None:
         deadline = monotonic() + _WAIT_SECONDS
