@@ -40,10 +40,11 @@ from headrace.models.records import REASON_HEADER, SOURCE_HEADER, Prediction
 from headrace.models.session import Predictor, Session
 from headrace.streams.chunk import Chunk
 from headrace.streams.codec import LabelDecoder, LabelRow, clock_ms
-from headrace.streams.dead_letters import Headers, Out, dead_letters
+from headrace.streams.dead_letters import dead_letters
 from headrace.streams.infer import Inference, Topics
 from headrace.streams.memory_store import MemoryFeatureStore
 from headrace.streams.model import Baseline, LiveModel, live_model
+from headrace.streams.out import Headers, Out
 from headrace.streams.rings import RingSpec, rings_of
 from headrace.streams.served import decode_served
 from headrace.streams.side_rows import SideDecoder
@@ -361,10 +362,10 @@ def _inferred(
     inference = Inference(pipeline, topics_of(pipeline), store, lambda: clock)
     place = (pipeline.events.name, 0)
     chunks = [
-        Chunk(messages=messages[first : first + _CHUNK_ROWS], stamp=live, begins={place: first})
+        Chunk(messages=messages[first : first + _CHUNK_ROWS], stamp=live, begins={place: first}, ends={})
         for first in range(0, len(messages), _CHUNK_ROWS)
     ]
-    return [record for chunk in chunks for record in inference.handle(chunk).records]
+    return [record for chunk in chunks for records in inference.handle(chunk).records for record in records.each()]
 
 
 def _live(

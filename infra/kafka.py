@@ -51,6 +51,16 @@ _PRODUCER: Final[dict[str, Any]] = {
 }
 
 
+# A transaction that hangs holds back everybody who reads committed records, so the broker ends it soon.
+_TRANSACTIONAL: Final[dict[str, Any]] = {
+    "transaction.timeout.ms": 15_000,
+    "message.timeout.ms": 12_000,  # less, or the client refuses it
+    # librdkafka waits so long before it asks the coordinator again; with its 100 ms a commit takes 105 ms, so 10 ms
+    "retry.backoff.ms": 5,
+    "retry.backoff.max.ms": 50,
+}
+
+
 def consumer_config(settings: Settings, group: str, **extra: Any) -> dict[str, Any]:
     """For `confluent_kafka.Consumer`. `extra`: options with `_` for `.`, over ours and the operator's."""
     own = _CONSUMER | {"group.id": settings.prefixed(group)}
@@ -60,6 +70,12 @@ def consumer_config(settings: Settings, group: str, **extra: Any) -> dict[str, A
 def producer_config(settings: Settings, **extra: Any) -> dict[str, Any]:
     """For `confluent_kafka.Producer`."""
     return _merged(settings, _PRODUCER, for_producer(settings.kafka), extra)
+
+
+def transactional_config(settings: Settings, name: str) -> dict[str, Any]:
+    """For a producer whose records and offsets are committed together; a newer one of this name fences it off."""
+    own = _PRODUCER | _TRANSACTIONAL | {"transactional.id": settings.prefixed(name)}
+    return _merged(settings, own, for_producer(settings.kafka), {})
 
 
 def admin_config(settings: Settings) -> dict[str, Any]:

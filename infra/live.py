@@ -17,10 +17,10 @@ from headrace.models.facts import DeadLettered, LiveMetric, Observer
 from headrace.models.metrics import measure
 from headrace.streams.codec import LabelDecoder, Rejected, clock_ms
 from headrace.streams.dead_letters import dead_letters
+from headrace.streams.group_offsets import first_offset, positions_of_group
 from headrace.streams.live_join import Joined, LiveJoin
 from headrace.streams.served import decode_served
-from headrace.streams.sink import Sink
-from headrace.streams.source import first_offset, positions_of_group
+from headrace.streams.sink import AcknowledgedSink
 
 _RECENT_ROWS = 10_000  # joined rows that a live metric looks back on
 _REPORT_ROWS = 1_000  # newly joined rows between two reports
@@ -39,7 +39,7 @@ class LiveLabels:
         self._group = Consumer(consumer_config(settings, f"{pipeline.name}.labels"))  # only for "examined through"
         self._examined = self._examined_through(names.labels)
         self._not_committed = 0
-        self._sink = Sink(lambda report: Producer(producer_config(settings, on_delivery=report)))
+        self._sink = AcknowledgedSink(lambda report: Producer(producer_config(settings, on_delivery=report)))
         self._horizon = self._begin(clock_ms() - pipeline.label.within_ms - _SLACK_MS)
         unseen = {place: min(at, self._horizon[place]) for place, at in self._examined.items()}
         self._reader = TopicReader(settings, self._topics, self._horizon | unseen)

@@ -33,6 +33,7 @@ class Metrics:
             ["topic"],
             buckets=_LATENCY,
         )
+        self._aborted = counter("headrace_transactions_aborted", "Taken back as a whole; their events come again")
         self._dead = counter("headrace_dead_letters", "Records parked", ["pipeline", "topic", "reason"])
         self._lag = gauge("headrace_consumer_lag_records", "Behind the end", ["topic", "partition"])
         self._swaps = counter("headrace_swaps", "Versions switched to", ["pipeline"])
@@ -62,6 +63,12 @@ class Metrics:
     @_take.register
     def _(self, fact: facts.Acknowledged) -> None:
         self._latency.labels(fact.topic).observe(fact.latency_seconds)
+        for stage, seconds in fact.seconds.items():
+            self._stages.labels(stage).observe(seconds)
+
+    @_take.register
+    def _(self, _fact: facts.Aborted) -> None:
+        self._aborted.inc()
 
     @_take.register
     def _(self, fact: facts.DeadLettered) -> None:
@@ -97,7 +104,7 @@ class Metrics:
 
 
 _QUIET = (facts.Predicted, facts.Acknowledged, facts.SideRowsApplied, facts.Lag)  # many a second
-_BAD = (facts.Refused, facts.DeadLettered)
+_BAD = (facts.Refused, facts.DeadLettered, facts.Aborted)
 
 
 def log_fact(fact: object) -> None:

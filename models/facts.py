@@ -20,6 +20,14 @@ class Acknowledged:
     topic: str
     rows: int
     latency_seconds: float  # from the append of the oldest event in the batch (its record timestamp) to now
+    seconds: Mapping[str, float]  # by stage: produce, acknowledge, commit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aborted:
+    """A transaction was taken back as a whole; its events are read again."""
+
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,12 @@
 """Label declarations: what arrives later, and what its absence means."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.models.durations import milliseconds
 from headrace.models.errors import DeclarationError, EventRejected
@@ -52,8 +55,9 @@ class Binary:
             raise EventRejected("wrong_shape", f"label field {self.field!r}: expected true, false, 0 or 1, got {given}")
         return given
 
-    def decide(self, score: float) -> bool | None:
-        return score >= self.decide_at
+    def decisions(self, scores: NDArray[np.float64]) -> Sequence[bool | None]:
+        decided: list[bool | None] = (scores >= self.decide_at).tolist()
+        return decided
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ class Regression:
     def value(self, row: Mapping[str, Any]) -> float:
         return _number(self.field, row)
 
-    def decide(self, _score: float) -> bool | None:
-        return None
+    def decisions(self, scores: NDArray[np.float64]) -> Sequence[bool | None]:
+        return [None] * len(scores)
 
 
 Label = Binary | Regression

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from headrace.models.durations import milliseconds
 from headrace.models.errors import DeclarationError
@@ -13,6 +14,7 @@ from headrace.models.protocols import Judge, Learner, Trigger
 from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
 
 SERVED_FIELDS = frozenset({"id", "event_time", "partition", "offset", "version", "score"})  # beside the features
+Delivery = Literal["at_least_once", "exactly_once"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")  # topic names are made of it: 249 characters at most, dots are ours
 
 
@@ -57,6 +59,7 @@ class Pipeline:
     gate: Judge | None = None
     baseline: float | Function | None = None
     initial: str | None = None
+    delivery: Delivery = "at_least_once"  # or "exactly_once": subscribers then read with isolation.level=read_committed
     max_future: str = "5m"  # an event time further ahead of the clock is parked before it touches a watermark
 
     def __post_init__(self) -> None:
@@ -106,6 +109,9 @@ class Pipeline:
         if not isinstance(self.label, Label):
             raise DeclarationError("Pipeline.label", "Binary or Regression", self.label, "Binary(topic, field, …).")
         milliseconds("Pipeline.max_future", self.max_future)
+        if self.delivery not in get_args(Delivery):
+            expected = " or ".join(get_args(Delivery))
+            raise DeclarationError("Pipeline.delivery", expected, self.delivery, "Choose what a crash may repeat.")
 
         baseline = self.baseline
         if isinstance(baseline, bool) or not isinstance(baseline, int | float | Function | None):

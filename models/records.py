@@ -15,12 +15,15 @@ FIRST_OFFSET_HEADER = "headrace-first-offset"
 LAST_OFFSET_HEADER = "headrace-last-offset"
 
 
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """`<pipeline>.predictions`: one per event, in the event's partition, with its key and headers."""
+class Prediction(msgspec.Struct, frozen=True, gc=False):
+    """`<pipeline>.predictions`: one per event, in the event's partition, with its key and headers.
+
+    By position and out of the garbage collector's sight: one is made for every event.
+    """
 
     id: str
     prediction: float
-    decision: bool | None = None  # None for a regression
+    decision: bool | None  # None for a regression
     pipeline: str
     version: int
     event_time: str

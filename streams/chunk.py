@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Generic, TypeVar
 
-from headrace.streams.dead_letters import Message, Out
+from headrace.streams.out import Message, Out, Outs, each
 
 TopicPartition = tuple[str, int]
 Stamp = TypeVar("Stamp")
@@ -16,7 +16,7 @@ Stamp = TypeVar("Stamp")
 class Outcome:
     """What a chunk came to. `rows` is whatever the source's `settle` needs of it besides the records."""
 
-    records: Sequence[Out]
+    records: Sequence[Out | Outs]
     facts: Sequence[object] = ()  # frozen records for logs and metrics
     rows: object = None
 
@@ -31,17 +31,28 @@ class Chunk(Generic[Stamp]):
     messages: Sequence[Message]
     stamp: Stamp
     begins: Mapping[TopicPartition, int]  # the position of each of its partitions before it (offsets may have gaps)
+    ends: Mapping[TopicPartition, int]  # and after it
     outcome: Future[Outcome] = field(default_factory=Future)
     taken_at: float = field(default_factory=monotonic)  # seconds
 
-    def next_offsets(self) -> Mapping[TopicPartition, int]:
-        """Where each partition goes on after this chunk."""
-        return {(_text(m.topic()), _number(m.partition())): _number(m.offset()) + 1 for m in self.messages}
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What is left of a chunk whose records are produced: enough to commit it. Its messages are free to go."""
+
+    ends: Mapping[TopicPartition, int]
+    messages: int
+    oldest_ms: int  # when its first event was appended, Unix ms
+    rows: object
 
 
-def _text(value: str | None) -> str:
-    return value or ""
+def next_offsets(messages: Sequence[Message]) -> Mapping[TopicPartition, int]:
+    """Where each partition goes on after these messages."""
+    places = list(zip(each("topic", messages), each("partition", messages), strict=True))
+    if len(set(places)) == 1:
+        return {places[0]: _number(messages[-1].offset()) + 1}
+    return {place: offset + 1 for place, offset in zip(places, each("offset", messages), strict=True)}
 
 
-def _number(value: int | None) -> int:
-    return -1 if value is None else value
+def _number(offset: int | None) -> int:
+    return -1 if offset is None else offset

@@ -1,11 +1,10 @@
 """chunk of events → decode → features → scores → predictions, served batches and dead letters. No I/O but the store."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,15 +12,15 @@ from headrace.models.errors import EventRejected
 from headrace.models.facts import DeadLettered, Predicted
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
-from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER, VERSION_HEADER, Prediction
+from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER
 from headrace.streams.chunk import Chunk, Outcome
-from headrace.streams.codec import Decoded, Rejected, clock_ms, times_as_text
-from headrace.streams.dead_letters import Message, Out, dead_letters, headers_of
+from headrace.streams.codec import Decoded, Rejected, clock_ms
+from headrace.streams.dead_letters import dead_letters, headers_of_each
 from headrace.streams.model import LiveModel
+from headrace.streams.out import Headers, Message, Out, Outs, each
+from headrace.streams.predictions import Predictions
 from headrace.streams.rings import FeatureStore
 from headrace.streams.served import encode_served, served_batch
-
-_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +45,18 @@ class Scored:
 
     def without(self, bad: Sequence[Rejected]) -> "Scored":
         """The same less some rows, given by their place among the good ones."""
-        good = np.ones(len(self.scores), bool)
-        good[[row for row, _ in bad]] = False
-        columns = {name: array[good] for name, array in self.columns.items()}
-        return replace(self, decoded=self.decoded.without(bad), columns=columns, scores=self.scores[good])
+        good = np.delete(np.arange(len(self.scores)), [row for row, _ in bad])
+        return replace(self._at(good), decoded=self.decoded.without(bad))
+
+    def only(self, rows: NDArray[np.intp]) -> "Scored":
+        """These rows, given by their places among the good ones."""
+        if len(rows) == len(self.scores):
+            return self
+        return replace(self._at(rows), decoded=self.decoded.only(rows.tolist()))
+
+    def _at(self, rows: NDArray[np.intp]) -> "Scored":
+        columns = {name: array[rows] for name, array in self.columns.items()}
+        return replace(self, columns=columns, scores=self.scores[rows])
 
 
 def score(model: LiveModel, store: FeatureStore | None, values: Sequence[bytes | None], now_ms: int) -> Scored:
@@ -103,22 +110,25 @@ class Inference:
         self, pipeline: Pipeline, topics: Topics, store: FeatureStore | None, now_ms: Callable[[], int] = clock_ms
     ) -> None:
         self._pipeline, self._topics, self._store, self._now_ms = pipeline, topics, store, now_ms
+        self._predictions = Predictions(pipeline.name, pipeline.label, topics.predictions)
         self.sample: tuple[Columns, int] | None = None  # the newest rows: what a new version is warmed on
 
     def handle(self, chunk: Chunk[LiveModel]) -> Outcome:
-        begun = monotonic()
-        scored = score(chunk.stamp, self._store, [message.value() for message in chunk.messages], self._now_ms())
-        if unreadable := {index for index, message in enumerate(chunk.messages) if headers_of(message) is None}:
+        begun, messages = monotonic(), chunk.messages
+        scored = score(chunk.stamp, self._store, each("value", messages), self._now_ms())
+        headers, unreadable = headers_of_each(messages)
+        if unreadable:
             error = EventRejected("bad_header", "expected headers whose names are UTF-8; they are left out here")
             scored = scored.without([(r, error) for r, at in enumerate(scored.decoded.kept) if at in unreadable])
         decoded = scored.decoded
         scored_at = monotonic()
-        records = dead_letters(self._topics.dead_letters, chunk.messages, decoded.rejected)
+        records: list[Out | Outs] = [*dead_letters(self._topics.dead_letters, messages, decoded.rejected)]
         facts: list[object] = []
         if decoded.kept:
             self.sample = (scored.columns, len(decoded.kept))
-            records += self._predictions(chunk.messages, scored)
-            records += self._served(chunk.messages, scored)
+            if decoded.rejected:
+                messages, headers = [messages[i] for i in decoded.kept], [headers[i] for i in decoded.kept]
+            records += self._answers(scored, messages, headers)
             seconds = {"wait": begun - chunk.taken_at, **scored.seconds, "encode": monotonic() - scored_at}
             facts.append(self._predicted(scored, seconds))
         if decoded.rejected:
@@ -135,47 +145,40 @@ class Inference:
             newest_event=int(scored.decoded.times.max()),
         )
 
-    def _predictions(self, messages: Sequence[Message], scored: Scored) -> list[Out]:
-        """One record per event: its partition, its key, its headers and the version."""
+    def _answers(
+        self, scored: Scored, messages: Sequence[Message], headers: Sequence[Headers | None]
+    ) -> list[Out | Outs]:
+        """A prediction per message, and one Arrow batch per source partition in the partition of the same number."""
         decoded, version = scored.decoded, scored.model.version
-        version_header = (VERSION_HEADER, str(version).encode())
-        decide, name, topic = self._pipeline.label.decide, self._pipeline.name, self._topics.predictions
-        records = []
-        rows = zip(decoded.kept, decoded.ids, times_as_text(decoded.times), scored.scores.tolist(), strict=True)
-        for index, event_id, time, value in rows:
-            message = messages[index]
-            partition = message.partition() or 0
-            prediction = Prediction(
-                id=event_id,
-                prediction=value,
-                decision=decide(value),
-                pipeline=name,
+        topics, partitions, offsets = (each(read, messages) for read in ("topic", "partition", "offset"))
+        records: list[Out | Outs] = [
+            self._predictions.records(
+                ids=decoded.ids,
+                times=decoded.times,
+                scores=scored.scores,
                 version=version,
-                event_time=time,
-                source=(message.topic() or "", partition, message.offset() or 0),
+                sources=list(zip(topics, partitions, offsets, strict=True)),
+                keys=each("key", messages),
+                headers=headers,
             )
-            headers = [*(headers_of(message) or ()), version_header]
-            records.append(Out(topic, message.key(), _encode(prediction), headers, partition))
+        ]
+        owners, places = np.array(partitions), np.array(offsets)
+        for partition in sorted(set(partitions)):
+            rows = np.flatnonzero(owners == partition)
+            records += self._served(scored.only(rows), partition, places[rows])
         return records
 
-    def _served(self, messages: Sequence[Message], scored: Scored) -> list[Out]:
-        """One Arrow batch per source partition, in the partition of the same number."""
-        decoded = scored.decoded
-        partitions = np.array([messages[index].partition() for index in decoded.kept])
-        records = []
-        for partition in np.unique(partitions).tolist():
-            rows = np.flatnonzero(partitions == partition)
-            batch = served_batch(
-                scored.model.schema,
-                ids=[decoded.ids[row] for row in rows],
-                times=decoded.times[rows],
-                partition=partition,
-                offsets=[messages[decoded.kept[row]].offset() or 0 for row in rows],
-                version=scored.model.version,
-                scores=scored.scores[rows],
-                columns={name: array[rows] for name, array in scored.columns.items()},
-            )
-            for value, first, last in encode_served(batch):
-                headers = [(FIRST_OFFSET_HEADER, str(first).encode()), (LAST_OFFSET_HEADER, str(last).encode())]
-                records.append(Out(self._topics.served, None, value, [*headers], partition))
-        return records
+    def _served(self, scored: Scored, partition: int, offsets: NDArray[np.int64]) -> Iterator[Out]:
+        batch = served_batch(
+            scored.model.schema,
+            ids=scored.decoded.ids,
+            times=scored.decoded.times,
+            partition=partition,
+            offsets=offsets,
+            version=scored.model.version,
+            scores=scored.scores,
+            columns=scored.columns,
+        )
+        for value, first, last in encode_served(batch):
+            headers: Headers = [(FIRST_OFFSET_HEADER, str(first).encode()), (LAST_OFFSET_HEADER, str(last).encode())]
+            yield Out(self._topics.served, None, value, headers, partition)

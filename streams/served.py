@@ -36,7 +36,7 @@ def served_batch(
     ids: Sequence[str],
     times: NDArray[np.int64],
     partition: int,
-    offsets: Sequence[int],
+    offsets: NDArray[np.int64],
     version: int,
     scores: NDArray[np.float64],
     columns: Columns,

@@ -1,7 +1,7 @@
 """chunk of side rows → rings in the feature store; the position moves with them, in the same step."""
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +9,13 @@ from confluent_kafka import TopicPartition as Place
 
 from headrace.models.facts import DeadLettered, SideRowsApplied
 from headrace.models.pipeline import Pipeline
-from headrace.streams.chunk import Chunk, Outcome, TopicPartition
+from headrace.streams.chunk import Chunk, Outcome, Settled, TopicPartition
 from headrace.streams.codec import clock_ms
-from headrace.streams.dead_letters import Out, dead_letters
+from headrace.streams.dead_letters import dead_letters
+from headrace.streams.group_offsets import first_offset
+from headrace.streams.out import Out
 from headrace.streams.rings import FeatureStore, rings_of
 from headrace.streams.side_rows import SideChunk, SideDecoder
-from headrace.streams.source import first_offset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +74,12 @@ class SideRows:
         return found
 
     def commit(
-        self, consumer: Any, settled: Sequence[tuple[Chunk[Any], Outcome]], owned: Container[TopicPartition]
+        self, consumer: Any, settled: Sequence[Settled], owned: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
         """Appends what continues the stored position; another owner's progress, or a lost store, is where to go on."""
         again: dict[TopicPartition, int] = {}
-        for _, outcome in settled:
-            for part in outcome.rows:  # type: ignore[attr-defined]  # `handle` put them there
+        for chunk in settled:
+            for part in chunk.rows:  # type: ignore[attr-defined]  # `handle` put them there
                 if part.partition in again or part.partition not in owned:
                     continue
                 rows = part.rows
@@ -88,6 +89,10 @@ class SideRows:
                 if not done.applied:
                     again.update(self._rebuilt(consumer, part.partition, done.position))
         return again
+
+    def abandon(self, _consumer: Any, _owned: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The store knows how far it is; its next owner asks it."""
+        return {}
 
     def _rebuilt(self, consumer: Any, partition: TopicPartition, position: int | None) -> Mapping[TopicPartition, int]:
         return {partition: position} if position is not None else self.begin(consumer, [Place(*partition)])

@@ -1,12 +1,13 @@
 """outcomes → Kafka. A failed delivery ends the process: the events behind it are not committed and come again."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaError
 
 from headrace.models.errors import BrokerUnavailable, Stalled
-from headrace.streams.dead_letters import Out
+from headrace.streams.out import Call, Out, Outs
 
 _FLUSH_SECONDS = 30.0
 _QUEUE_FULL_SECONDS = 0.01
@@ -14,7 +15,7 @@ _QUEUE_FULL_SECONDS = 0.01
 DeliveryReport = Callable[[KafkaError | None, Any], None]
 
 
-class Sink:
+class AcknowledgedSink:
     """A producer and its failed deliveries. Used by one thread.
 
     `make_producer` is given the delivery callback; reports of success are off (they cost more than the produce).
@@ -24,16 +25,8 @@ class Sink:
         self._failures: list[str] = []
         self._producer = make_producer(self._on_delivery)
 
-    def produce(self, record: Out) -> None:
-        while True:
-            try:
-                self._producer.produce(
-                    record.topic, record.value, record.key, partition=record.partition, headers=record.headers
-                )
-            except BufferError:  # the local queue is full: let deliveries go out first
-                self._producer.poll(_QUEUE_FULL_SECONDS)
-            else:
-                return
+    def produce(self, records: Out | Outs) -> None:
+        produce_all(self._producer, records)
 
     def acknowledged(self) -> bool:
         """Whether nothing is waiting for the broker."""
@@ -57,3 +50,21 @@ class Sink:
             raise BrokerUnavailable(
                 f"{len(self._failures)} records were not delivered, the first to {self._failures[0]}"
             )
+
+
+def produce_all(producer: Any, records: Out | Outs) -> None:
+    """In order; waits where the producer's own queue is full."""
+    produce = producer.produce
+    for call in records.calls():
+        try:
+            produce(*call)
+        except BufferError:  # let deliveries go out first
+            _produce_later(producer, call)
+
+
+def _produce_later(producer: Any, call: Call) -> None:
+    while True:
+        producer.poll(_QUEUE_FULL_SECONDS)
+        with suppress(BufferError):
+            producer.produce(*call)
+            return

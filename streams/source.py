@@ -5,68 +5,81 @@ order in which chunks were taken; positions are committed after their records ar
 """
 
 import threading
-from collections import deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any, Generic, Protocol
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition as Place
 
 from headrace.models.errors import BrokerUnavailable
 from headrace.models.facts import Acknowledged, Assigned, Observer, Revoked
 from headrace.models.features import Topic
-from headrace.streams.chunk import Chunk, Outcome, Stamp, TopicPartition
-from headrace.streams.dead_letters import Message, Out
-from headrace.streams.sink import Sink
+from headrace.streams.chunk import Chunk, Outcome, Settled, Stamp, TopicPartition, next_offsets
+from headrace.streams.out import Message, Out, Outs, each
 
-_CHUNK_ROWS = 1_000  # beyond it, the fixed cost of a chunk is already under 1 % of its rows'
 _CHUNKS_IN_FLIGHT = 2  # one with the agent, one ready behind it
+_PIECE_ROWS = 500  # taken at once: what a chunk may exceed its bytes by, if records suddenly grow
 _IDLE_SECONDS = 0.05  # how long an idle source waits for the first event before it looks around
-_COMMIT_SECONDS = 0.2  # under load: at most so much is read again after a crash
-_COMMIT_IDLE_SECONDS = 0.01  # with everything acknowledged, commit almost at once
 _DRAIN_SECONDS = 20.0  # for chunks in flight when partitions are taken away or the worker stops
 _BROKER_SECONDS = 30.0
 
-_GROUP_MOVED_ON = frozenset(
-    {
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError._NO_OFFSET,  # noqa: SLF001  the library's public name for it
-    }
-)
-_COORDINATOR_MOVES = frozenset(
-    {
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError._WAIT_COORD,  # noqa: SLF001
-    }
-)
 _NO_MENDING = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  the library's public name for it
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
     }
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much is taken at once, and how long it may wait to become durable.
+
+    A chunk is whatever is there, so it is small where events trickle and large where they queue. A chunk's fixed cost
+    (two threads and an event loop wake up) is about 1 ms: at 8,000 rows it is a few per cent of their own cost.
+    """
+
+    chunk_rows: int = 8_000
+    chunk_bytes: int = 8 * 1024 * 1024  # of values; two chunks are in flight, and the client fetches ahead of them
+    commit_seconds: float = 0.2  # under load: at most so much is read again after a crash
+    commit_rows: int = 100_000
+    commit_idle_seconds: float = 0.01  # with everything acknowledged, commit almost at once
+    max_poll_seconds: float = 300.0  # the consumer's max.poll.interval.ms
+
+
+class Sink(Protocol):
+    """Where records go, in order. Used by one thread."""
+
+    def produce(self, records: Out | Outs) -> None: ...
+
+    def acknowledged(self) -> bool:
+        """Whether nothing waits for the broker."""
+
+    def flush(self) -> None:
+        """Returns when everything is acknowledged."""
+
+
 class Positions(Protocol):
-    """Where positions live: the consumer group (`GroupOffsets`), or Redis beside the features."""
+    """Where positions live: the consumer group, a transaction with the records, or Redis beside the features."""
 
     def begin(self, consumer: Any, places: Sequence[Place]) -> Mapping[TopicPartition, int]:
         """The next offset of each newly owned partition; a first start is made durable at once."""
 
     def commit(
-        self, consumer: Any, settled: "Sequence[tuple[Chunk[Any], Outcome]]", owned: Container[TopicPartition]
+        self, consumer: Any, settled: Sequence[Settled], owned: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
         """Makes the positions after these chunks durable; gives those from which to read again instead, if any."""
+
+    def abandon(self, consumer: Any, owned: Collection[TopicPartition], /) -> Mapping[TopicPartition, int]:
+        """Partitions were lost, not given back; gives where to read the `owned` ones again, if they must be."""
 
     @property
     def pending(self) -> bool:
@@ -75,7 +88,8 @@ class Positions(Protocol):
 
 class Source(Generic[Stamp]):
     """`between` runs before each chunk with the next offset per owned partition and gives records to produce; `stamp`
-    is fixed on a chunk when it is taken; `hand_over` gives it to an agent. All three run in the source's thread."""
+    is fixed on a chunk when it is taken; `hand_over` gives it to an agent; `forget` hears of partitions that went, or
+    that are read again because what was produced was taken back. All four run in the source's thread."""
 
     def __init__(
         self,
@@ -89,20 +103,21 @@ class Source(Generic[Stamp]):
         hand_over: Callable[[Chunk[Stamp]], None],
         observer: Observer,
         between: Callable[[Mapping[TopicPartition, int]], Sequence[Out]] = lambda _positions: (),
-        chunk_rows: int = _CHUNK_ROWS,
-        max_poll_seconds: float = 300.0,
+        forget: Callable[[Iterable[TopicPartition]], None] = lambda _partitions: None,
+        limits: Limits = Limits(),
     ) -> None:
         self.name = name
         self.moved_at = monotonic()  # when a position last moved, seconds
-        self._consumer, self._sink, self._positions = consumer, sink, positions
+        self._consumer, self._sink, self._positions, self._limits = consumer, sink, positions, limits
         self._topics = [topic.name for topic in topics]
         self._stamp, self._between, self._hand_over, self._observer = stamp, between, hand_over, observer
-        self._chunk_rows, self._hold_seconds = chunk_rows, max_poll_seconds / 3
+        self._forget = forget
         self._owned: dict[TopicPartition, int] = {}  # the next offset to take
         self._durable: dict[TopicPartition, int] = {}  # the next offset to commit
         self._read_through: dict[TopicPartition, int] = {}  # the end that was reached, with transactions' markers
         self._in_flight: deque[Chunk[Stamp]] = deque()
-        self._settled: list[tuple[Chunk[Stamp], Outcome]] = []  # produced, not yet committed
+        self._settled: list[Settled] = []  # produced, not yet committed
+        self._seconds: defaultdict[str, float] = defaultdict(float)  # by stage, since the last commit
         self._committed_at = monotonic()
         self._stopping = threading.Event()
         self._ended: Future[None] = Future()
@@ -148,21 +163,22 @@ class Source(Generic[Stamp]):
             self._ended.set_result(None)
 
     def _step(self) -> None:
-        """One round: take what is there; switch, between two chunks; give; produce what is ready; commit what is acked.
+        """One round: produce what is ready; take what is there; switch, between two chunks; give; commit what is acked.
 
-        Only after taking: a partition may have come with its first messages, and its history begins before them.
+        Between only after taking: a partition may have come with its first messages, and its history begins before
+        them. Committing comes last, while the agent works on what it was given.
         """
-        if len(self._in_flight) < _CHUNKS_IN_FLIGHT:
-            messages = self._take()
-            for record in self._between(self._owned):
-                self._sink.produce(record)
-            if messages:
-                self._give(messages)
-            elif self._in_flight:
-                self._await_oldest(_IDLE_SECONDS)
-        else:
+        if len(self._in_flight) >= _CHUNKS_IN_FLIGHT:
             self._hold()
-        self._produce_ready()
+            self._produce_ready()
+        messages = self._take()
+        for record in self._between(self._owned):
+            self._sink.produce(record)
+        if messages:
+            self._give(messages)
+        elif self._in_flight:
+            self._await_oldest(_IDLE_SECONDS)
+            self._produce_ready()
         self._commit_if_due()
 
     # ── taking ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -170,10 +186,20 @@ class Source(Generic[Stamp]):
     def _take(self) -> list[Message]:
         """What is there now. Only an idle source waits for the first message (`consume(n)` would wait for all n)."""
         wait = 0.0 if self._in_flight else 0.001 if self._settled else _IDLE_SECONDS
-        batch = self._consumer.consume(1, timeout=wait)
-        if batch:
-            batch += self._consumer.consume(self._chunk_rows - 1, timeout=0)
-        return [message for message in batch if self._is_ours(message)]
+        batch = piece = self._consumer.consume(1, timeout=wait)
+        room, rows = self._limits.chunk_bytes - sum(map(len, piece)), self._limits.chunk_rows
+        while piece and room > 0 and (left := min(_PIECE_ROWS, rows - len(batch))) > 0:
+            piece = self._consumer.consume(left, timeout=0)
+            batch += piece
+            room -= sum(map(len, piece))
+        return batch if self._are_ours(batch) else [message for message in batch if self._is_ours(message)]
+
+    def _are_ours(self, batch: list[Any]) -> bool:
+        """Whether every one is, asked once per chunk: one partition's messages without an error, in their order."""
+        if not batch or any(each("error", batch)):
+            return False
+        partitions = set(zip(each("topic", batch), each("partition", batch), strict=True))
+        return len(partitions) == 1 and batch[0].offset() >= self._owned.get(partitions.pop(), 1 << 63)
 
     def _is_ours(self, message: Any) -> bool:
         error: KafkaError | None = message.error()
@@ -186,10 +212,10 @@ class Source(Generic[Stamp]):
         return False  # the broker is away: librdkafka goes on trying, and the watchdog knows when it is too long
 
     def _give(self, messages: list[Message]) -> None:
-        partitions = {(message.topic() or "", message.partition() or 0) for message in messages}
-        begins = {partition: self._owned[partition] for partition in partitions}
-        chunk = Chunk(messages=messages, stamp=self._stamp(), begins=begins)
-        self._owned.update(chunk.next_offsets())
+        ends = next_offsets(messages)
+        begins = {partition: self._owned[partition] for partition in ends}
+        chunk = Chunk(messages=messages, stamp=self._stamp(), begins=begins, ends=ends)
+        self._owned.update(ends)
         self._in_flight.append(chunk)
         self._hand_over(chunk)
 
@@ -203,7 +229,12 @@ class Source(Generic[Stamp]):
     def _hold(self) -> None:
         """Back-pressure: take no further chunk. Beyond a third of the poll interval: pause, keep polling so that the
         group keeps this member, then resume and seek (a bare resume stalls for 750 ms)."""
-        if self._await_oldest(self._hold_seconds):
+        patience = monotonic() + self._limits.max_poll_seconds / 3
+        while self._in_flight and not self._await_oldest(_IDLE_SECONDS):
+            self._commit_if_due()
+            if monotonic() > patience:
+                break
+        else:
             return
         self._consumer.pause([Place(*owned) for owned in self._owned])
         while not self._stopping.is_set() and self._in_flight and not self._await_oldest(_IDLE_SECONDS):
@@ -218,39 +249,53 @@ class Source(Generic[Stamp]):
         while self._in_flight and self._in_flight[0].outcome.done():
             chunk = self._in_flight[0]
             outcome = chunk.outcome.result()  # an exception that is not a parked event ends the process
-            for record in outcome.records:
-                self._sink.produce(record)
+            begun = monotonic()
+            for records in outcome.records:
+                self._sink.produce(records)
             self._in_flight.popleft()
-            self._settled.append((chunk, outcome))
+            self._settled.append(_settled(chunk, outcome))
             self.moved_at = monotonic()
+            self._seconds["produce"] += self.moved_at - begun
             for fact in outcome.facts:
                 self._observer(fact)
 
     def _commit_if_due(self) -> None:
         if not self._settled and not self._positions.pending:
             return
-        since = monotonic() - self._committed_at
-        soon = bool(self._settled) and since >= _COMMIT_IDLE_SECONDS
-        if since >= _COMMIT_SECONDS or (soon and self._sink.acknowledged()):
+        since, limits = monotonic() - self._committed_at, self._limits
+        soon = bool(self._settled) and since >= limits.commit_idle_seconds
+        many = sum(chunk.messages for chunk in self._settled) >= limits.commit_rows
+        if since >= limits.commit_seconds or many or (soon and self._sink.acknowledged()):
             self._commit()
 
     def _commit(self) -> None:
         """(1) every record acknowledged, (2) positions made durable."""
         if not self._settled and not self._positions.pending:
             return
+        begun = monotonic()
         self._sink.flush()
+        flushed = monotonic()
         again = self._positions.commit(self._consumer, self._settled, self._owned)
         self._committed_at = monotonic()
+        self._seconds["acknowledge"] += flushed - begun
+        self._seconds["commit"] += self._committed_at - flushed
         if not self._positions.pending:
             self._durable = dict(self._owned)
             for chunk in reversed(self._in_flight):
                 self._durable.update(chunk.begins)
             self.moved_at = self._committed_at
-        if self._settled:
-            self._observer(_acknowledged(self._settled))
-            self._settled.clear()
+        if self._settled and not again:
+            self._observer(self._acknowledged())
+        self._settled.clear()
         if again:
             self._drop_in_flight(again)
+
+    def _acknowledged(self) -> Acknowledged:
+        seconds = dict(self._seconds)
+        self._seconds.clear()
+        latency = max(0.0, time() - self._settled[0].oldest_ms / 1000)
+        rows = sum(chunk.messages for chunk in self._settled)
+        return Acknowledged(topic=self._topics[0], rows=rows, latency_seconds=latency, seconds=seconds)
 
     def _drop_in_flight(self, again: Mapping[TopicPartition, int]) -> None:
         """Forgets chunks that are not produced yet, and goes back to where each of them began, or to `again`."""
@@ -258,6 +303,7 @@ class Source(Generic[Stamp]):
         for chunk in reversed(self._in_flight):
             back.update(chunk.begins)
         back.update(again)
+        self._forget(again)
         self._in_flight.clear()
         for partition, offset in back.items():
             if partition in self._owned:
@@ -285,13 +331,14 @@ class Source(Generic[Stamp]):
         """No longer the owner: what is in flight is somebody else's by now, neither produced nor committed."""
         self._let_go(consumer, places, lost=True)
         self._settled.clear()
-        self._drop_in_flight({})
+        self._drop_in_flight(self._positions.abandon(consumer, self._owned))
 
     def _let_go(self, consumer: Any, places: list[Place], *, lost: bool) -> None:
         for place in places:
             for known in (self._owned, self._durable, self._read_through):
                 known.pop((place.topic, place.partition), None)
         consumer.incremental_unassign(places)
+        self._forget([(place.topic, place.partition) for place in places])
         gone = tuple(place.partition for place in places)
         self._observer(Revoked(topic=self._topics[0], partitions=gone, lost=lost))
 
@@ -300,82 +347,12 @@ class Source(Generic[Stamp]):
         while self._in_flight and monotonic() < deadline:
             self._await_oldest(_IDLE_SECONDS)
             self._produce_ready()
+            self._commit_if_due()
 
 
-class GroupOffsets:
-    """Positions as offsets of the consumer group."""
-
-    def __init__(self, topics: Sequence[Topic]) -> None:
-        self._starts = {topic.name: topic.start for topic in topics}
-        self._waiting: dict[TopicPartition, int] = {}  # refused: the group was between two generations
-
-    @property
-    def pending(self) -> bool:
-        return bool(self._waiting)
-
-    def begin(self, consumer: Any, places: Sequence[Place]) -> Mapping[TopicPartition, int]:
-        found = {}
-        first = []
-        for place in places:
-            self._waiting.pop((place.topic, place.partition), None)  # of a former ownership
-        for place in positions_of_group(consumer, places):
-            if place.error is not None:  # an unknown position is not a missing one: "latest" would skip events
-                raise BrokerUnavailable(f"{place.topic}/{place.partition}: no position, {place.error.str()}")
-            if place.offset < 0:
-                place.offset = first_offset(consumer, place, self._starts[place.topic])
-                first.append(place)
-            found[place.topic, place.partition] = place.offset
-        if first and not _accepted(consumer, first):  # or a crash before the first commit starts at another "latest"
-            self._waiting.update({(place.topic, place.partition): place.offset for place in first})
-        return found
-
-    def commit(
-        self, consumer: Any, settled: Sequence[tuple[Chunk[Any], Outcome]], owned: Container[TopicPartition]
-    ) -> Mapping[TopicPartition, int]:
-        for chunk, _ in settled:
-            self._waiting.update(chunk.next_offsets())
-        self._waiting = {partition: offset for partition, offset in self._waiting.items() if partition in owned}
-        offsets = [Place(*partition, offset) for partition, offset in self._waiting.items()]
-        if not offsets or _accepted(consumer, offsets):
-            self._waiting.clear()
-        return {}
-
-
-def positions_of_group(consumer: Any, places: Sequence[Place]) -> list[Any]:
-    """What the group committed; a coordinator that moves is asked again."""
-    deadline = monotonic() + _BROKER_SECONDS
-    while True:
-        try:
-            return list(consumer.committed(list(places), timeout=_BROKER_SECONDS))
-        except KafkaException as error:
-            if error.args[0].code() not in _COORDINATOR_MOVES or monotonic() > deadline:
-                raise
-        consumer.list_topics(places[0].topic, timeout=_BROKER_SECONDS)  # a round trip, in which it finds its way
-
-
-def first_offset(consumer: Any, place: Place, start: str) -> int:
-    """Where a partition without a position begins: its oldest record, or its end."""
-    low, high = consumer.get_watermark_offsets(Place(place.topic, place.partition), timeout=_BROKER_SECONDS)
-    return int(low if start == "earliest" else high)
-
-
-def _accepted(consumer: Any, offsets: list[Place]) -> bool:
-    """False while the group is between two generations, or has moved on without us. Then, whoever owns the partitions
-    after all commits them, or reads these events again (at least once)."""
-    try:
-        consumer.commit(offsets=offsets, asynchronous=False)
-    except KafkaException as error:
-        if error.args[0].code() not in _GROUP_MOVED_ON | _COORDINATOR_MOVES:
-            raise
-        return False
-    return True
-
-
-def _acknowledged(settled: Sequence[tuple[Chunk[Any], Outcome]]) -> Acknowledged:
-    rows = sum(len(chunk.messages) for chunk, _ in settled)
-    oldest = settled[0][0].messages[0]
-    latency = max(0.0, time() - oldest.timestamp()[1] / 1000)
-    return Acknowledged(topic=oldest.topic() or "", rows=rows, latency_seconds=latency)
+def _settled(chunk: Chunk[Any], outcome: Outcome) -> Settled:
+    oldest_ms = chunk.messages[0].timestamp()[1]
+    return Settled(ends=chunk.ends, messages=len(chunk.messages), oldest_ms=oldest_ms, rows=outcome.rows)
 
 
 def _explain(error: KafkaError, message: Any) -> str:

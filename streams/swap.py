@@ -5,7 +5,7 @@
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Protocol
 
@@ -24,9 +24,9 @@ from headrace.models.records import Promoted, Switched
 from headrace.models.session import Session
 from headrace.streams.chunk import TopicPartition
 from headrace.streams.codec import clock_ms
-from headrace.streams.dead_letters import Out
 from headrace.streams.features import synthetic_row
 from headrace.streams.model import Baseline, LiveModel, live_model
+from headrace.streams.out import Out
 
 _POLL_SECONDS = 0.2
 _RETRY_SECONDS = 1.0  # when the broker does not hand out an artifact
@@ -75,6 +75,11 @@ class Swap:
         news = {partition: at for partition, at in positions.items() if self._recorded.get(partition) != seq}
         self._recorded = dict.fromkeys(positions, seq)
         return [self._record(partition, at) for partition, at in news.items()]
+
+    def forget(self, partitions: Iterable[TopicPartition]) -> None:
+        """Their records were taken back, or they went: said again when they are served again."""
+        for partition in partitions:
+            self._recorded.pop(partition, None)
 
     def _record(self, partition: TopicPartition, first_offset: int) -> Out:
         switched = Switched(

@@ -1,5 +1,7 @@
 """`headrace worker` and `headrace scheduler`: the processes that run a pipeline."""
 
+from dataclasses import replace
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -9,9 +11,24 @@ from headrace.infra.cli.output import PipelineArgument
 MetricsPort = Annotated[int, typer.Option("--metrics-port", help="Prometheus on 127.0.0.1; 0 takes a free port")]
 
 
+class Guarantee(StrEnum):
+    at_least_once = "at_least_once"
+    exactly_once = "exactly_once"
+
+
+DeliveryOption = Annotated[Guarantee | None, typer.Option(help="instead of the pipeline's own choice")]
+
+
 def register(app: typer.Typer) -> None:
     @app.command(epilog="Example: headrace worker flights.py --metrics-port 9400")
-    def worker(file: PipelineArgument, metrics_port: MetricsPort = 0) -> None:
+    def worker(
+        file: PipelineArgument,
+        metrics_port: MetricsPort = 0,
+        delivery: DeliveryOption = None,
+        slot: Annotated[
+            str, typer.Option(help="this worker's own name in its pipeline, kept over restarts (exactly_once)")
+        ] = "",
+    ) -> None:
         """Predicts: a member of the pipeline's group. Start as many as there are partitions to share."""
         from headrace.infra.local.servers import located  # noqa: PLC0415  heavy: only for this command
         from headrace.infra.observe import log_to  # noqa: PLC0415
@@ -21,7 +38,9 @@ def register(app: typer.Typer) -> None:
 
         log_to()
         pipeline = one_of(read_pipelines(file), file)
-        run_worker(located(Settings.load()), pipeline, metrics_port)
+        if delivery:
+            pipeline = replace(pipeline, delivery=delivery.value)
+        run_worker(located(Settings.load()), pipeline, slot=slot, metrics_port=metrics_port)
 
     @app.command(epilog="Example: headrace scheduler flights.py --metrics-port 9401")
     def scheduler(

@@ -43,7 +43,9 @@ def running(
         for file in files:
             for name, pipeline in file.pipelines.items():
                 for number in range(1, workers + 1):
-                    children.start(f"worker-{pipeline.name}-{number}", ["worker", f"{file.path}:{name}"])
+                    children.start(
+                        f"worker-{pipeline.name}-{number}", ["worker", f"{file.path}:{name}", "--slot", str(number)]
+                    )
         yield children
     finally:
         children.stop()

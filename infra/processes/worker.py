@@ -6,6 +6,7 @@ import signal
 import socket
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import Consumer, Producer
@@ -13,7 +14,7 @@ from confluent_kafka import TopicPartition as Place
 
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.feature_store import RedisFeatureStore
-from headrace.infra.kafka import consumer_config, ensure_reachable, producer_config
+from headrace.infra.kafka import consumer_config, ensure_reachable, producer_config, transactional_config
 from headrace.infra.names import REGISTRY, Names
 from headrace.infra.observe import Metrics, both, log_fact, serve_metrics
 from headrace.infra.processes.orphan import stop_when_orphaned
@@ -25,26 +26,31 @@ from headrace.models.features import Topic
 from headrace.models.pipeline import Pipeline
 from headrace.streams.app import agent, started, streaming_app
 from headrace.streams.chunk import TopicPartition
+from headrace.streams.group_offsets import GroupOffsets
 from headrace.streams.infer import Inference
 from headrace.streams.rings import FeatureStore
 from headrace.streams.side import SideRows
-from headrace.streams.sink import Sink
-from headrace.streams.source import GroupOffsets, Source
+from headrace.streams.sink import AcknowledgedSink
+from headrace.streams.source import Limits, Positions, Sink, Source
 from headrace.streams.swap import Follower, Swap
+from headrace.streams.transactions import Transactions
 from headrace.streams.watchdog import Watchdog
 
 _MAX_POLL_MS = 300_000  # librdkafka's own, where the operator says nothing
 _REDIS_RETRIES = 30  # about a minute: under the third of a poll interval after which a source would pause
+_TRANSACTION_SECONDS = 0.1  # how much later a prediction may be seen because its transaction is still open
 _STALLED_EXIT = 70  # EX_SOFTWARE: whoever supervises the process starts it again
 
 
 class Worker:
     """One pipeline's agents, wired. `run` returns after `stop`, and raises what ended a source."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline, observer: Observer) -> None:
+    def __init__(self, settings: Settings, pipeline: Pipeline, observer: Observer, *, slot: str = "") -> None:
+        """`slot` names this worker among its pipeline's: who starts in it again takes over what was left open."""
         self._settings, self._pipeline, self._observer = settings, pipeline, observer
         self._names = Names(settings.prefix, pipeline)
         self._id = f"{socket.gethostname()}-{os.getpid()}"
+        self._slot = slot or self._id
         self._max_poll_seconds = float(consumer_config(settings, "").get("max.poll.interval.ms", _MAX_POLL_MS)) / 1000
         self._app = streaming_app(pipeline.name, settings.home / "faust")
         self._stop: asyncio.Event = asyncio.Event()
@@ -104,18 +110,33 @@ class Worker:
         stack.callback(reader.close)
         stack.callback(follower.stop)
         events = Topic(names.events, time=pipeline.events.time, id=pipeline.events.id, start=pipeline.events.start)
+        sink, positions = self._delivery(GroupOffsets([events]))
         return Source(
             "infer",
             consumer=self._consumer("infer", [events.name]),
-            sink=self._sink(),
+            sink=sink,
             topics=[events],
-            positions=GroupOffsets([events]),
+            positions=positions,
             stamp=swap.current,
             between=swap.between,
+            forget=swap.forget,
             hand_over=agent(self._app, "infer", inference.handle),
             observer=self._observer,
-            max_poll_seconds=self._max_poll_seconds,
+            limits=self._limits(),
         )
+
+    def _delivery(self, offsets: GroupOffsets) -> tuple[Sink, Positions]:
+        if self._pipeline.delivery == "at_least_once":
+            return self._sink(), offsets
+        config = transactional_config(self._settings, f"{self._pipeline.name}.infer-{self._slot}")
+        both = Transactions(lambda: Producer(config), offsets, self._observer)
+        return both, both
+
+    def _limits(self) -> Limits:
+        limits = Limits(max_poll_seconds=self._max_poll_seconds)
+        if self._pipeline.delivery == "at_least_once":
+            return limits
+        return replace(limits, commit_seconds=_TRANSACTION_SECONDS)
 
     def _features_source(self, store: FeatureStore) -> Source[Any]:
         names = self._names
@@ -130,7 +151,7 @@ class Worker:
             stamp=lambda: None,
             hand_over=agent(self._app, "features", side_rows.handle),
             observer=self._observer,
-            max_poll_seconds=self._max_poll_seconds,
+            limits=self._limits(),
         )
 
     def _watchdog(self, source: Source[Any]) -> Watchdog:
@@ -151,18 +172,18 @@ class Worker:
             partitions_of(consumer, topic)
         return consumer
 
-    def _sink(self) -> Sink:
-        return Sink(lambda report: Producer(producer_config(self._settings, on_delivery=report)))
+    def _sink(self) -> AcknowledgedSink:
+        return AcknowledgedSink(lambda report: Producer(producer_config(self._settings, on_delivery=report)))
 
 
-def run_worker(settings: Settings, pipeline: Pipeline, metrics_port: int = 0) -> None:
+def run_worker(settings: Settings, pipeline: Pipeline, *, slot: str = "", metrics_port: int = 0) -> None:
     """Until SIGTERM or SIGINT."""
     stop_when_orphaned()
     ensure_reachable(settings)
     metrics = Metrics()
 
     async def run() -> None:
-        worker = Worker(settings, pipeline, both(metrics, log_fact))
+        worker = Worker(settings, pipeline, both(metrics, log_fact), slot=slot)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
         await worker.run()

@@ -25,9 +25,10 @@ from headrace.models.features import Category, Number, Topic
 from headrace.models.labels import Binary
 from headrace.models.pipeline import Pipeline
 from headrace.streams.chunk import Outcome
-from headrace.streams.dead_letters import Out
-from headrace.streams.sink import Sink
-from headrace.streams.source import GroupOffsets, Source
+from headrace.streams.group_offsets import GroupOffsets
+from headrace.streams.out import Out
+from headrace.streams.sink import AcknowledgedSink
+from headrace.streams.source import Limits, Source
 from headrace.streams.watchdog import Watchdog
 
 PIPELINE = Pipeline(
@@ -71,7 +72,7 @@ def worker_of(settings, pipeline, facts):
 class Member:
     """A source of one group whose agent is `handle`: echoes by default."""
 
-    def __init__(self, settings, events, out, *, handle=None, start="earliest", kafka=MappingProxyType({}), **options):
+    def __init__(self, settings, events, out, *, handle=None, start="earliest", kafka=MappingProxyType({}), **limits):
         self.facts, self.pool = Facts(), ThreadPoolExecutor(1)
         self.taken = 0  # chunks
         self.out, self.handle = out, handle or self.echo
@@ -81,13 +82,13 @@ class Member:
         self.source = Source(
             "members",
             consumer=self.consumer,
-            sink=Sink(lambda report: Producer(producer_config(settings, on_delivery=report))),
+            sink=AcknowledgedSink(lambda report: Producer(producer_config(settings, on_delivery=report))),
             topics=[topic],
             positions=GroupOffsets([topic]),
             stamp=lambda: None,
             hand_over=self.hand_over,
             observer=self.facts,
-            **options,
+            limits=Limits(**limits),
         )
 
     def echo(self, chunk):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from headrace.models.errors import EventRejected
 from headrace.models.features import Category, Column, Datetime, Function, Lookup, Number, Tensor, Topic, fields_of
 from headrace.models.labels import Binary, Regression
-from headrace.streams.codec import EventDecoder, LabelDecoder, times_as_text
+from headrace.streams.codec import EventDecoder, LabelDecoder
+from headrace.streams.predictions import times_as_text
 from headrace.streams.features import FeaturePlan
 from headrace.streams.memory_store import MemoryFeatureStore
 from headrace.streams.served import decode_served, encode_served, served_batch, served_schema

@@ -1,5 +1,6 @@
 """What a label is worth, and which declarations of one make no sense."""
 
+import numpy as np
 import pytest
 
 from headrace.models.errors import DeclarationError, EventRejected
@@ -39,8 +40,8 @@ def test_a_label_without_its_field_is_rejected():
 
 
 def test_a_decision_is_taken_at_the_declared_score_and_a_regression_takes_none():
-    assert [binary(decide_at=0.3).decide(score) for score in (0.29, 0.3)] == [False, True]
-    assert regression().decide(7.0) is None
+    assert binary(decide_at=0.3).decisions(np.array([0.29, 0.3])) == [False, True]
+    assert regression().decisions(np.array([7.0])) == [None]
 
 
 def test_the_horizon_is_said_in_milliseconds():

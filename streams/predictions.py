@@ -1,0 +1,55 @@
+"""scores of a chunk → `<pipeline>.predictions`: a JSON record per event, in its partition, with its key and headers."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.models.labels import Label
+from headrace.models.records import VERSION_HEADER, Prediction
+from headrace.streams.out import Headers, Outs
+
+_encoder = msgspec.json.Encoder()
+
+
+class Predictions:
+    """How a pipeline says what it predicts."""
+
+    def __init__(self, pipeline: str, label: Label, topic: str) -> None:
+        self._pipeline, self._label, self._topic = pipeline, label, topic
+
+    def records(
+        self,
+        *,
+        ids: Sequence[str],
+        times: NDArray[np.int64],  # Unix ms
+        scores: NDArray[np.float64],
+        version: int,
+        sources: Sequence[tuple[str, int, int]],
+        keys: Sequence[bytes | None],
+        headers: Sequence[Headers | None],
+    ) -> Outs:
+        """All of one length and in one order."""
+        name, values = self._pipeline, scores.tolist()
+        rows = zip(ids, values, self._label.decisions(scores), times_as_text(times), sources, strict=True)
+        # by position and encoded in one call: by name and one by one it was 0.3 µs more per event
+        predictions = [
+            Prediction(i, value, decision, name, version, at, source) for i, value, decision, at, source in rows
+        ]
+        added = (VERSION_HEADER, str(version).encode())
+        alone: Headers = [added]
+        return Outs(
+            topic=self._topic,
+            keys=keys,
+            values=_encoder.encode_lines(predictions).split(b"\n")[:-1],  # JSON has no line feed of its own
+            headers=[[*own, added] if own else alone for own in headers],
+            partitions=[source[1] for source in sources],
+        )
+
+
+def times_as_text(times: NDArray[np.int64]) -> list[str]:
+    """RFC 3339 in UTC; milliseconds where the chunk has any."""
+    unit = "ms" if (times % 1000).any() else "s"
+    texts: list[str] = np.datetime_as_string(times.astype("datetime64[ms]"), unit=unit, timezone="UTC").tolist()  # type: ignore[call-overload]
+    return texts

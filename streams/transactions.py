@@ -1,0 +1,156 @@
+"""records and positions → one Kafka transaction: consume, infer and produce exactly once (KIP-98, KIP-447).
+
+A transaction holds the predictions, served rows, dead letters and history of some chunks and the offsets after them.
+It is committed as a whole, or aborted as a whole and its events are read again. The group's metadata go with the
+offsets, so the broker refuses a member that was expelled; the transactional id belongs to a slot, so a process that
+starts in the place of a dead one aborts what that one left open.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import TopicPartition as Place
+
+from headrace.models.errors import BrokerUnavailable
+from headrace.models.facts import Aborted, Observer
+from headrace.streams.chunk import Settled, TopicPartition
+from headrace.streams.group_offsets import GroupOffsets, positions_of_group
+from headrace.streams.out import Out, Outs
+from headrace.streams.sink import produce_all
+
+_CALL_SECONDS = 10.0  # of one request; those that may be asked again are, until the deadline
+_DEADLINE_SECONDS = 30.0
+_FENCED = frozenset(
+    {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001
+)
+_INIT_SECONDS = 60.0  # an older process in this slot may have to be fenced first
+
+
+class Transactions:
+    """A source's sink and its positions in one. Used by one thread.
+
+    `offsets` knows where a group begins. A fatal error (another process took this slot, or the broker ended a
+    transaction that took too long) is raised: the process ends, and its successor begins where the last commit was.
+    """
+
+    def __init__(self, make_producer: Callable[[], Any], offsets: GroupOffsets, observer: Observer) -> None:
+        self._producer, self._offsets, self._observer = make_producer(), offsets, observer
+        self._open = False
+        self._broken: KafkaError | None = None  # why the open transaction can only be aborted
+        try:
+            self._again(lambda: self._producer.init_transactions(_INIT_SECONDS))
+        except KafkaException as error:
+            raise BrokerUnavailable(f"exactly once: no transactional producer, {error.args[0].str()}") from error
+
+    # ── as the sink ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def produce(self, records: Out | Outs) -> None:
+        self._begin()
+        if self._broken is not None:
+            return
+        try:
+            produce_all(self._producer, records)
+        except KafkaException as error:  # the transaction has failed: `commit` takes all of it back
+            self._broken = error.args[0]
+
+    def acknowledged(self) -> bool:
+        self._producer.poll(0)
+        return len(self._producer) == 0
+
+    def flush(self) -> None:
+        """Left to the commit, which fails if a record was not delivered."""
+
+    # ── as the positions ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def pending(self) -> bool:
+        return self._open or self._offsets.pending
+
+    def begin(self, consumer: Any, places: Sequence[Place]) -> Mapping[TopicPartition, int]:
+        return self._offsets.begin(consumer, places)
+
+    def commit(
+        self, consumer: Any, settled: Sequence[Settled], owned: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, int]:
+        """(1) offsets into the transaction, with the group's metadata of this moment, (2) commit."""
+        if self._offsets.pending and not settled:
+            self._offsets.commit(consumer, (), owned)  # a first position that the group has not taken yet
+        if not (self._open or settled):
+            return {}
+        ends: dict[TopicPartition, int] = {}
+        for chunk in settled:
+            ends.update(chunk.ends)
+        offsets = [Place(*partition, offset) for partition, offset in ends.items()]
+        self._begin()
+        try:
+            if self._broken is not None:
+                raise KafkaException(self._broken)  # noqa: TRY301  as if the commit had said it
+            if offsets:
+                group = consumer.consumer_group_metadata()
+                self._again(lambda: self._producer.send_offsets_to_transaction(offsets, group, _CALL_SECONDS))
+            self._again(lambda: self._producer.commit_transaction(_CALL_SECONDS))
+        except KafkaException as error:
+            self._abort(error.args[0])
+            return self._committed(consumer, owned)
+        self._open = False
+        return {}
+
+    def abandon(self, consumer: Any, owned: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Nothing of a lost partition may be committed, and a transaction is of one piece."""
+        if not self._open:
+            return {}
+        self._abort(None)
+        return self._committed(consumer, owned)
+
+    # ── within ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self) -> None:
+        if not self._open:
+            self._producer.begin_transaction()
+            self._open = True
+
+    def _abort(self, error: KafkaError | None) -> None:
+        """Raises what no abort can mend."""
+        if error is not None and error is not self._broken and not error.txn_requires_abort():
+            raise BrokerUnavailable(_fatal(error))
+        try:
+            self._again(lambda: self._producer.abort_transaction(_CALL_SECONDS))
+        except KafkaException as failed:
+            raise BrokerUnavailable(_fatal(failed.args[0])) from failed
+        self._open, self._broken = False, None
+        self._observer(Aborted(reason="lost partitions" if error is None else error.str()))
+
+    def _committed(self, consumer: Any, owned: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Where the last committed transaction left the partitions."""
+        places = [Place(*partition) for partition in owned]
+        if not places:
+            return {}
+        found = positions_of_group(consumer, places)
+        for place in found:
+            if place.error is not None or place.offset < 0:
+                raise BrokerUnavailable(f"{place.topic}/{place.partition}: no position after an aborted transaction")
+        return {(place.topic, place.partition): place.offset for place in found}
+
+    @staticmethod
+    def _again(call: Callable[[], None]) -> None:
+        """The same call once more where the client says that it may be repeated."""
+        deadline = monotonic() + _DEADLINE_SECONDS
+        while True:
+            try:
+                call()
+            except KafkaException as error:
+                if not error.args[0].retriable() or monotonic() > deadline:
+                    raise
+            else:
+                return
+
+
+def _fatal(error: KafkaError) -> str:
+    if error.code() in _FENCED:
+        return (
+            "exactly once: another process took this worker's slot, so the broker refuses this one. "
+            "Give each worker of a pipeline a --slot of its own."
+        )
+    return f"exactly once: {error.str()}. The events since the last commit are read again by the next process."
