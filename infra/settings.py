@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.infra.kafka_options import checked_options, option_of_environment
 from headrace.models.errors import SettingsError
@@ -42,6 +42,10 @@ def _legal_prefix(prefix: str) -> str:
     return prefix
 
 
+def _names(given: object) -> object:
+    return [name for part in given.split(",") if (name := part.strip())] if isinstance(given, str) else given
+
+
 class Settings(BaseSettings):
     """Read with `Settings.load()`, which turns a wrong value into one sentence. Its repr shows no secret."""
 
@@ -57,9 +61,17 @@ class Settings(BaseSettings):
     home: Path = Path(".headrace")
     # One broker locally; a real cluster wants 3, and says so in headrace.toml.
     replication: int = Field(default=1, ge=1, le=32767)
+    # Of each worker: more workers share a machine better than more threads. 0: `up` divides the cores among its own.
+    onnx_threads: int = Field(default=1, ge=0, le=1024)
+    # As `onnxruntime.get_available_providers()` names them, the preferred one first; the CPU is always the last.
+    onnx_providers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    onnx_timeout_s: float = Field(default=20.0, gt=0, le=3600)  # of one batch
     kafka: Annotated[dict[str, str], BeforeValidator(checked_options)] = Field(default_factory=dict, repr=False)
 
-    known: ClassVar[str] = "bootstrap_servers, redis_url, prefix, home, replication and the table [kafka]"
+    known: ClassVar[str] = (
+        "bootstrap_servers, redis_url, prefix, home, replication, onnx_threads, onnx_providers, onnx_timeout_s"
+        " and the table [kafka]"
+    )
 
     @classmethod
     def load(cls) -> Self:

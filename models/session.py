@@ -10,15 +10,19 @@ The contract of a version's graph, n rows at a time (the first dimension is dyna
 Normalisation, missing flags and vocabularies are inside the graph, so that any ONNX runtime can serve it.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from headrace.models.deadline import within
 from headrace.models.errors import RegistryRefused
 from headrace.models.protocols import Columns
 from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
+
+CPU = "CPUExecutionProvider"
 
 
 class Predictor(Protocol):
@@ -47,29 +51,42 @@ def graph_inputs(schema: Schema, columns: Columns, rows: int) -> dict[str, NDArr
     return inputs
 
 
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """How ONNX Runtime runs a graph. One thread per worker: more workers, not more threads, share a machine's cores."""
+
+    threads: int = 1
+    providers: tuple[str, ...] = (CPU,)  # in order of preference, as `onnxruntime.get_available_providers()` names them
+    seconds: float = 20.0  # for one batch; then the run is ended
+
+
 class Session:
     """A version's graph, loaded and checked against its schema."""
 
-    def __init__(self, onnx: bytes, schema: Schema, threads: int = 1) -> None:
+    def __init__(self, onnx: bytes, schema: Schema, runtime: Runtime = Runtime()) -> None:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = runtime.threads
         options.inter_op_num_threads = 1
         # an idle pool that spins takes the core from the broker and from every other worker
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(onnx, options, providers=list(runtime.providers))
         except Exception as error:
             raise RegistryRefused("not_onnx", f"onnxruntime cannot load the graph: {error}") from error
-        self._schema = schema
+        self._schema, self._seconds = schema, runtime.seconds
         self._check_contract()
 
     def predict(self, columns: Columns, rows: int) -> NDArray[np.float64]:
-        """Scores [rows]; raises RegistryRefused where the graph raises or gives another number of rows."""
-        try:
-            (scores,) = self._session.run([PREDICTION], graph_inputs(self._schema, columns, rows))
-        except Exception as error:  # onnxruntime's own kinds
-            raise RegistryRefused("raised", f"the graph raised on {rows} rows: {error}") from error
+        """Scores [rows]. Raises RegistryRefused: `raised`, `timeout`, or `wrong_shape` for another number of rows."""
+        inputs, options = graph_inputs(self._schema, columns, rows), ort.RunOptions()
+        with within(self._seconds, options) as deadline:
+            try:
+                (scores,) = self._session.run([PREDICTION], inputs, options)
+            except Exception as error:  # onnxruntime's own kinds
+                if deadline.expired:
+                    raise RegistryRefused("timeout", f"no answer for {rows} rows within {self._seconds:g} s") from error
+                raise RegistryRefused("raised", f"the graph raised on {rows} rows: {error}") from error
         if scores.shape != (rows,):
             raise RegistryRefused("wrong_shape", f"expected scores of shape ({rows},), the graph gave {scores.shape}")
         return np.asarray(scores, np.float64)

@@ -8,7 +8,7 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.models.errors import EventRejected
+from headrace.models.errors import EventRejected, RegistryRefused
 from headrace.models.facts import DeadLettered, Predicted
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
@@ -21,6 +21,8 @@ from headrace.streams.out import Headers, Message, Out, Outs, each
 from headrace.streams.predictions import Predictions
 from headrace.streams.rings import FeatureStore
 from headrace.streams.served import encode_served, served_batch
+
+_MOST_LATE = 2  # rows without an answer in time, until the rest of their chunk is not asked any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,8 @@ def score(model: LiveModel, store: FeatureStore | None, values: Sequence[bytes |
     marks = [monotonic()]
     decoded = model.decoder.decode(values, now_ms)
     marks.append(monotonic())
-    decoded, columns = model.plan.compute(decoded, store)
+    parts: dict[str, float] = {}
+    decoded, columns = model.plan.compute(decoded, store, parts)
     marks.append(monotonic())
     scores = np.empty(0)
     if decoded.kept:
@@ -73,30 +76,37 @@ def score(model: LiveModel, store: FeatureStore | None, values: Sequence[bytes |
         bad = []
     marks.append(monotonic())
     stages = zip(("decode", "features", "infer"), np.diff(marks).tolist(), strict=True)
-    scored = Scored(decoded=decoded, columns=columns, scores=scores, model=model, seconds=dict(stages))
+    scored = Scored(decoded=decoded, columns=columns, scores=scores, model=model, seconds=dict(stages) | parts)
     return scored.without(bad) if bad else scored
 
 
 def _predict(model: LiveModel, columns: Columns, rows: int) -> tuple[NDArray[np.float64], list[Rejected]]:
-    """Scores [rows], NaN for those that are rejected; where the model fails on the chunk, it is asked row by row."""
+    """Scores [rows], NaN for those that are rejected. Where the model fails on the chunk it is asked row by row; after
+    two rows without an answer in time the rest is rejected unasked: a hanging model must not hold the stream."""
     try:
         scores = model.predictor.predict(columns, rows)
         failed: dict[int, EventRejected] = {}
     except Exception as whole:  # noqa: BLE001  a user's rule may raise anything
-        scores, failed = np.full(rows, np.nan), {0: _failed(model, whole)}
+        scores, failed = np.full(rows, np.nan), dict.fromkeys(range(rows), _failed(model, whole))
+        late = 0
         for row in range(rows) if rows > 1 else ():
             one = {name: array[row : row + 1] for name, array in columns.items()}
             try:
                 scores[row] = model.predictor.predict(one, 1)[0]
-                failed.pop(row, None)
+                del failed[row]
             except Exception as error:  # noqa: BLE001  as above
                 failed[row] = _failed(model, error)
+                late += failed[row].reason == "model_timeout"
+            if late == _MOST_LATE:
+                break
     bad = np.flatnonzero(~np.isfinite(scores)).tolist()
     return scores, [(row, failed.get(row) or _not_finite(scores[row], model)) for row in bad]
 
 
 def _failed(model: LiveModel, error: Exception) -> EventRejected:
-    return EventRejected("model_failed", f"version {model.version}: {error}")
+    said = f"version {model.version}: {error}"
+    late = isinstance(error, RegistryRefused) and error.reason == "timeout"
+    return EventRejected("model_timeout", said) if late else EventRejected("model_failed", said)
 
 
 def _not_finite(value: float, model: LiveModel) -> EventRejected:

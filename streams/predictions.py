@@ -1,6 +1,7 @@
 """scores of a chunk → `<pipeline>.predictions`: a JSON record per event, in its partition, with its key and headers."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -11,6 +12,7 @@ from headrace.models.records import VERSION_HEADER, Prediction
 from headrace.streams.out import Headers, Outs
 
 _encoder = msgspec.json.Encoder()
+_ENDINGS = [f".{ms:03}Z" for ms in range(1000)]
 
 
 class Predictions:
@@ -50,6 +52,19 @@ class Predictions:
 
 def times_as_text(times: NDArray[np.int64]) -> list[str]:
     """RFC 3339 in UTC; milliseconds where the chunk has any."""
-    unit = "ms" if (times % 1000).any() else "s"
-    texts: list[str] = np.datetime_as_string(times.astype("datetime64[ms]"), unit=unit, timezone="UTC").tolist()  # type: ignore[call-overload]
+    seconds, fractions = np.divmod(times, 1000)
+    first, last = int(seconds.min()), int(seconds.max())
+    parts = bool(fractions.any())
+    if last - first > len(times) / 4:
+        return _as_text(times.astype("datetime64[ms]"), "ms" if parts else "s")
+    # live, many events share a second: a text for each of those, and one of a thousand endings
+    texts = _as_text(np.arange(first, last + 1).astype("datetime64[s]"), "s")
+    if not parts:
+        return [texts[at] for at in (seconds - first).tolist()]
+    stems = [text[:-1] for text in texts]
+    return [stems[at] + _ENDINGS[ms] for at, ms in zip((seconds - first).tolist(), fractions.tolist(), strict=True)]
+
+
+def _as_text(moments: NDArray[np.datetime64], unit: Literal["ms", "s"]) -> list[str]:
+    texts: list[str] = np.datetime_as_string(moments, unit=unit, timezone="UTC").tolist()
     return texts

@@ -22,6 +22,7 @@ from headrace.streams.chunk import Chunk, Outcome, Settled, Stamp, TopicPartitio
 from headrace.streams.out import Message, Out, Outs, each
 
 _CHUNKS_IN_FLIGHT = 2  # one with the agent, one ready behind it
+_FIRST_ROWS = 500  # nobody knows yet how fast the model is
 _PIECE_ROWS = 500  # taken at once: what a chunk may exceed its bytes by, if records suddenly grow
 _IDLE_SECONDS = 0.05  # how long an idle source waits for the first event before it looks around
 _DRAIN_SECONDS = 20.0  # for chunks in flight when partitions are taken away or the worker stops
@@ -47,7 +48,8 @@ class Limits:
     (two threads and an event loop wake up) is about 1 ms: at 8,000 rows it is a few per cent of their own cost.
     """
 
-    chunk_rows: int = 8_000
+    chunk_rows: int = 8_000  # at most; a slow model's are fewer, so that a chunk takes about `chunk_seconds`
+    chunk_seconds: float = 0.25
     chunk_bytes: int = 8 * 1024 * 1024  # of values; two chunks are in flight, and the client fetches ahead of them
     commit_seconds: float = 0.2  # under load: at most so much is read again after a crash
     commit_rows: int = 100_000
@@ -116,6 +118,8 @@ class Source(Generic[Stamp]):
         self._durable: dict[TopicPartition, int] = {}  # the next offset to commit
         self._read_through: dict[TopicPartition, int] = {}  # the end that was reached, with transactions' markers
         self._in_flight: deque[Chunk[Stamp]] = deque()
+        self._rows = min(_FIRST_ROWS, limits.chunk_rows)  # of the next chunk, at most
+        self._freed_at = monotonic()  # when the agent was last done with a chunk
         self._settled: list[Settled] = []  # produced, not yet committed
         self._seconds: defaultdict[str, float] = defaultdict(float)  # by stage, since the last commit
         self._committed_at = monotonic()
@@ -187,7 +191,7 @@ class Source(Generic[Stamp]):
         """What is there now. Only an idle source waits for the first message (`consume(n)` would wait for all n)."""
         wait = 0.0 if self._in_flight else 0.001 if self._settled else _IDLE_SECONDS
         batch = piece = self._consumer.consume(1, timeout=wait)
-        room, rows = self._limits.chunk_bytes - sum(map(len, piece)), self._limits.chunk_rows
+        room, rows = self._limits.chunk_bytes - sum(map(len, piece)), self._rows
         while piece and room > 0 and (left := min(_PIECE_ROWS, rows - len(batch))) > 0:
             piece = self._consumer.consume(left, timeout=0)
             batch += piece
@@ -250,6 +254,8 @@ class Source(Generic[Stamp]):
             chunk = self._in_flight[0]
             outcome = chunk.outcome.result()  # an exception that is not a parked event ends the process
             begun = monotonic()
+            self._adapt(len(chunk.messages), begun - max(chunk.taken_at, self._freed_at))
+            self._freed_at = begun
             for records in outcome.records:
                 self._sink.produce(records)
             self._in_flight.popleft()
@@ -258,6 +264,14 @@ class Source(Generic[Stamp]):
             self._seconds["produce"] += self.moved_at - begun
             for fact in outcome.facts:
                 self._observer(fact)
+
+    def _adapt(self, rows: int, seconds: float) -> None:
+        """Fewer rows where a chunk took too long; up to twice as many where a full one left time."""
+        spare = self._limits.chunk_seconds / max(seconds, 1e-6)
+        if spare < 1:
+            self._rows = max(1, int(rows * spare))
+        elif rows == self._rows:
+            self._rows = min(int(rows * min(spare, 2)), self._limits.chunk_rows)
 
     def _commit_if_due(self) -> None:
         if not self._settled and not self._positions.pending:
@@ -295,7 +309,9 @@ class Source(Generic[Stamp]):
         self._seconds.clear()
         latency = max(0.0, time() - self._settled[0].oldest_ms / 1000)
         rows = sum(chunk.messages for chunk in self._settled)
-        return Acknowledged(topic=self._topics[0], rows=rows, latency_seconds=latency, seconds=seconds)
+        return Acknowledged(
+            agent=self.name, topic=self._topics[0], rows=rows, latency_seconds=latency, seconds=seconds
+        )
 
     def _drop_in_flight(self, again: Mapping[TopicPartition, int]) -> None:
         """Forgets chunks that are not produced yet, and goes back to where each of them began, or to `again`."""

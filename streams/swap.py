@@ -21,7 +21,7 @@ from headrace.models.manifest import Blob
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
 from headrace.models.records import Promoted, Switched
-from headrace.models.session import Session
+from headrace.models.session import Runtime, Session
 from headrace.streams.chunk import TopicPartition
 from headrace.streams.codec import clock_ms
 from headrace.streams.features import synthetic_row
@@ -116,9 +116,10 @@ class Follower:
         swap: Swap,
         sample: Callable[[], tuple[Columns, int] | None],
         observer: Observer,
+        runtime: Runtime = Runtime(),  # noqa: B008  frozen
     ) -> None:
         self._pipeline, self._reader, self._artifacts = pipeline, reader, artifacts
-        self._swap, self._sample, self._observer = swap, sample, observer
+        self._swap, self._sample, self._observer, self._runtime = swap, sample, observer, runtime
         self._versions = registry.Versions()
         self._proven = 0  # seq of the newest promotion that was proposed
         self._tried = 0  # seq of the newest promotion that was looked at
@@ -190,7 +191,7 @@ class Follower:
         manifest = manifests.decode(self._artifacts.read(published.manifest))
         if (manifest.pipeline, manifest.version) != (promoted.pipeline, promoted.version):
             raise RegistryRefused("wrong_manifest", f"it is of {manifest.pipeline} version {manifest.version}")
-        session = Session(self._artifacts.read(manifest.onnx), manifest.schema)
+        session = Session(self._artifacts.read(manifest.onnx), manifest.schema, self._runtime)
         model = live_model(
             self._pipeline,
             session,

@@ -153,6 +153,46 @@ def linear(weights: Sequence[float], bias: float = 0.0, *, rows: int | str = "n"
     return made
 
 
+def hanging() -> bytes:
+    """sigmoid(first number) after as many rounds of a loop as the largest second number of the batch says."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["goes_on"]),
+            helper.make_node("Add", ["sum_in", "sum_in"], ["sum_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum_in", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum_out", TensorProto.FLOAT, []),
+        ],
+    )
+    constants = [
+        numpy_helper.from_array(np.array(value, kind), name)
+        for name, value, kind in (("first", 0, np.int64), ("second", 1, np.int64), ("zero", 0.0, np.float32))
+    ] + [numpy_helper.from_array(np.array(True), "true")]
+    nodes = [
+        helper.make_node("Gather", [NUMBERS, "first"], ["logits"], axis=1),
+        helper.make_node("Gather", [NUMBERS, "second"], ["rounds"], axis=1),
+        helper.make_node("ReduceMax", ["rounds"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["times"], to=TensorProto.INT64),
+        helper.make_node("Loop", ["times", "true", "zero"], ["sum"], body=body),
+        helper.make_node("Add", ["logits", "sum"], ["moved"]),
+        helper.make_node("Sigmoid", ["moved"], [PREDICTION]),
+    ]
+    given = helper.make_tensor_value_info(NUMBERS, TensorProto.FLOAT, ["n", 2])
+    answer = helper.make_tensor_value_info(PREDICTION, TensorProto.FLOAT, ["n"])
+    graph = helper.make_graph(nodes, "hanging", [given], [answer], constants)
+    made: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=min(onnx.IR_VERSION, 10)
+    ).SerializeToString()
+    return made
+
+
 def manifest(pipeline: Pipeline, version: int, onnx: Blob, **said: str) -> Manifest:
     """A version of the pipeline's own features; `said` is what it tells of its run."""
     texts = ["run", "tick", "trigger", "created_at", "created_by", "dataset_sha256", "trained_from", "trained_through"]

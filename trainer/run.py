@@ -17,7 +17,7 @@ from headrace.models.errors import HeadraceError, RegistryRefused, RunFailed
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset, TrainContext, Trained
 from headrace.models.schema import Schema
-from headrace.models.session import Predictor, Session
+from headrace.models.session import Predictor, Runtime, Session
 from headrace.trainer.dataset import Joined, join, read_stream_files, to_columns, to_dataset
 from headrace.trainer.evaluate import Constant, evaluate
 from headrace.trainer.gate import Always
@@ -144,7 +144,7 @@ def _champion(champion: Champion, schema: Schema, threads: int) -> tuple[Predict
 
 def _session(onnx: bytes, schema: Schema, threads: int) -> Session:
     try:
-        return Session(onnx, schema, threads)
+        return Session(onnx, schema, Runtime(threads=threads))
     except RegistryRefused as error:
         raise RunFailed(error.reason, error.detail) from error
 

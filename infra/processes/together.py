@@ -9,13 +9,14 @@ from headrace.infra.processes.supervisor import Supervisor
 from headrace.infra.settings import Settings
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings, workers: int = 1) -> dict[str, str]:
     """So that a child finds the same servers and names; `headrace.toml` it reads itself."""
     ours = {
         "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
         "REDIS_URL": settings.redis_url,
         "HEADRACE_PREFIX": settings.prefix,
         "HEADRACE_HOME": str(settings.home),
+        "HEADRACE_ONNX_THREADS": str(settings.onnx_threads or max(1, (os.cpu_count() or 1) // workers)),
     }
     return {**os.environ, **{name: value for name, value in ours.items() if value is not None}}
 
@@ -30,7 +31,9 @@ def running(
     started: int | None = None,
 ) -> Iterator[Supervisor]:
     """A scheduler per file and `workers` per pipeline; stopped at the end: workers first, then schedulers."""
-    children = Supervisor(settings.home / "logs", environment(settings))
+    children = Supervisor(
+        settings.home / "logs", environment(settings, workers * sum(len(file.pipelines) for file in files))
+    )
     try:
         for file in files:
             options = [

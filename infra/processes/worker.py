@@ -1,6 +1,7 @@
 """`headrace worker flights.py`: the one composition root of inference and features."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from headrace.infra.feature_store import RedisFeatureStore
 from headrace.infra.kafka import consumer_config, ensure_reachable, producer_config, transactional_config
 from headrace.infra.names import REGISTRY, Names
 from headrace.infra.observe import Metrics, both, log_fact, serve_metrics
+from headrace.infra.onnx import onnx_runtime
 from headrace.infra.processes.orphan import stop_when_orphaned
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, Values, partitions_of
@@ -105,6 +107,7 @@ class Worker:
             swap=swap,
             sample=lambda: inference.sample,
             observer=self._observer,
+            runtime=onnx_runtime(self._settings),
         )
         follower.start()
         stack.callback(reader.close)
@@ -189,10 +192,19 @@ def run_worker(settings: Settings, pipeline: Pipeline, *, slot: str = "", metric
         await worker.run()
 
     stop_metrics = serve_metrics(metrics, metrics_port)
+    _collect_rarely()
     try:
         asyncio.run(run())
     finally:
         stop_metrics()
+
+
+def _collect_rarely() -> None:
+    """A chunk is some 50,000 objects in no cycle, gone with it: by default the collector looks at them again and again
+    (a sixth of the worker's time), and each time at everything that was imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 20)
 
 
 def _give_up(stalled: Stalled) -> None:

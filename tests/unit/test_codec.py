@@ -1,6 +1,7 @@
 """Bytes on the wire ↔ columns: times, ids, served batches."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,9 @@ from headrace.models.errors import EventRejected
 from headrace.models.features import Category, Column, Datetime, Function, Lookup, Number, Tensor, Topic, fields_of
 from headrace.models.labels import Binary, Regression
 from headrace.streams.codec import EventDecoder, LabelDecoder
-from headrace.streams.predictions import times_as_text
 from headrace.streams.features import FeaturePlan
 from headrace.streams.memory_store import MemoryFeatureStore
+from headrace.streams.predictions import times_as_text
 from headrace.streams.served import decode_served, encode_served, served_batch, served_schema
 
 NOW = 1_372_939_200_000  # 2013-07-04T12:00:00Z, Unix ms
@@ -232,3 +233,15 @@ def test_an_arrow_stream_of_something_else_is_refused_by_what_it_lacks():
 def test_times_are_written_in_utc_with_milliseconds_where_there_are_any():
     assert times_as_text(np.array([0, NOW])) == ["1970-01-01T00:00:00Z", "2013-07-04T12:00:00Z"]
     assert times_as_text(np.array([NOW, NOW + 5])) == ["2013-07-04T12:00:00.000Z", "2013-07-04T12:00:00.005Z"]
+
+
+@given(st.lists(st.integers(0, 253_402_300_799_999), min_size=1), st.integers(0, 10**12), st.integers(0, 5_000))
+def test_times_read_as_python_writes_them_dense_or_sparse(sparse, first, span):
+    def written(times):
+        unit = "milliseconds" if any(ms % 1000 for ms in times) else "seconds"
+        moments = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms) for ms in times]
+        return [moment.isoformat(timespec=unit).replace("+00:00", "Z") for moment in moments]
+
+    dense = [first + span * step // 50 for step in range(50)]
+    for times in (sparse, dense, [ms // 1000 * 1000 for ms in dense]):
+        assert times_as_text(np.array(times)) == written(times)

@@ -4,6 +4,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from headrace.infra.kafka import admin, consumer_config, ensure_reachable, producer_config
+from headrace.infra.onnx import onnx_runtime
 from headrace.infra.settings import Settings
 from headrace.models.errors import BrokerUnavailable, SettingsError
 
@@ -142,3 +143,15 @@ def test_a_broker_that_is_not_there_gets_one_sentence():
 def test_no_address_at_all_says_how_to_get_one():
     with pytest.raises(BrokerUnavailable, match="headrace up"):
         consumer_config(Settings(), "g")
+
+
+def test_onnx_providers_are_named_with_commas_and_one_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setenv("HEADRACE_ONNX_PROVIDERS", "CPUExecutionProvider, NoSuchProvider")
+    settings = Settings.load()
+    assert settings.onnx_providers == ("CPUExecutionProvider", "NoSuchProvider")
+    with pytest.raises(SettingsError, match="NoSuchProvider"):
+        onnx_runtime(settings)
+    monkeypatch.setenv("HEADRACE_ONNX_PROVIDERS", "CPUExecutionProvider")
+    monkeypatch.setenv("HEADRACE_ONNX_THREADS", "2")
+    assert onnx_runtime(Settings.load()).threads == 2
+    assert onnx_runtime(Settings.load()).providers == ("CPUExecutionProvider",)
