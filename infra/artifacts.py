@@ -2,17 +2,21 @@
 
 import hashlib
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from headrace.infra.kafka import consumer_config
 from headrace.infra.names import ARTIFACTS
 from headrace.infra.settings import Settings
-from headrace.infra.topic_reader import TopicReader
+from headrace.infra.topic_reader import partitions_of
 from headrace.models.errors import BrokerUnavailable, RegistryRefused
 from headrace.models.manifest import Blob
 
 _CHUNK = 512 * 1024  # bytes: under the broker's default of 1 MB a record
+_WAIT_MS = 5
+_SECONDS = 30.0
 _LIMIT = 256 * 1024 * 1024  # bytes of one artifact: checked before anything is allocated for it
 
 
@@ -43,31 +47,29 @@ def _key(sha256: str, number: int) -> bytes:
 
 
 class Artifacts:
-    """Reads blobs. Chunks of another writer's may lie between: they are told apart by their key."""
+    """Reads blobs. Chunks of another writer's may lie between: they are told apart by their key.
+
+    One client, kept: to make one and to find the broker took longer than all else of a swap. Used by one thread.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._topic = settings, settings.prefixed(ARTIFACTS)
+        self._client: Consumer | None = None
+        self._partitions: frozenset[int] = frozenset()
 
     def read(self, blob: Blob) -> bytes:
+        """Raises RegistryRefused for what is not there or not whole, BrokerUnavailable where nobody answers."""
         chunks_fit, is_offset = 1 <= blob.chunks <= _LIMIT // _CHUNK + 1, 0 <= blob.offset < 1 << 63
         if not (0 <= blob.size <= _LIMIT and chunks_fit and is_offset):
             raise RegistryRefused("bad_blob", f"expected up to {_LIMIT} bytes in chunks of {_CHUNK}, got {blob}")
-        wanted = {_key(blob.sha256, number): number for number in range(blob.chunks)}
-        pieces: dict[int, bytes] = {}
-        reader = TopicReader(self._settings, [self._topic], {(self._topic, blob.partition): blob.offset})
+        client = self._connected()
+        if blob.partition not in self._partitions:
+            raise RegistryRefused("bad_blob", f"expected a partition of the topic, got {blob}")
+        client.assign([TopicPartition(self._topic, blob.partition, blob.offset)])
         try:
-            if (self._topic, blob.partition) not in reader.positions:
-                raise RegistryRefused("bad_blob", f"expected a partition of the topic, got {blob}")
-            while len(pieces) < blob.chunks and not reader.caught_up:
-                for message in reader.poll(1.0, limit=100):
-                    if (number := wanted.get(message.key() or b"")) is not None:
-                        pieces.setdefault(number, message.value() or b"")
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-                raise BrokerUnavailable(f"{self._topic}: {error.args[0].str()}") from error
-            raise RegistryRefused("missing_chunks", f"offset {blob.offset} is not on the topic") from error
+            pieces = self._pieces(client, blob)
         finally:
-            reader.close()
+            client.unassign()
         if len(pieces) < blob.chunks:
             raise RegistryRefused(
                 "missing_chunks", f"{blob.chunks - len(pieces)} of {blob.chunks} are not on the topic"
@@ -76,3 +78,38 @@ class Artifacts:
         if len(data) != blob.size or hashlib.sha256(data).hexdigest() != blob.sha256:
             raise RegistryRefused("bad_hash", f"expected {blob.size} bytes with sha256 {blob.sha256}, got {len(data)}")
         return data
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _connected(self) -> Consumer:
+        if self._client is None:
+            # the broker is not to wait at the end for more records: the next question would wait behind that
+            config = consumer_config(
+                self._settings, "headrace.reader", enable_partition_eof=True, fetch_wait_max_ms=_WAIT_MS
+            )
+            client = Consumer(config)
+            self._partitions = frozenset(partitions_of(client, self._topic))
+            self._client = client
+        return self._client
+
+    def _pieces(self, client: Consumer, blob: Blob) -> dict[int, bytes]:
+        """Chunks by number, as far as the topic's end."""
+        wanted = {_key(blob.sha256, number): number for number in range(blob.chunks)}
+        pieces: dict[int, bytes] = {}
+        deadline = monotonic() + _SECONDS
+        while len(pieces) < blob.chunks:
+            for message in client.consume(min(100, blob.chunks - len(pieces)), timeout=1.0):
+                if (error := message.error()) is None:
+                    if (number := wanted.get(message.key() or b"")) is not None:
+                        pieces.setdefault(number, message.value() or b"")
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  the library's public name for it
+                    return pieces
+                elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+                    raise RegistryRefused("missing_chunks", f"offset {blob.offset} is not on the topic")
+                elif error.fatal():
+                    raise BrokerUnavailable(f"{self._topic}: {error.str()}")
+            if monotonic() > deadline:
+                raise BrokerUnavailable(f"{self._topic}: an artifact was not to be had within {_SECONDS:.0f} s")
+        return pieces

@@ -101,6 +101,7 @@ class KafkaRegistry:
 
     def close(self) -> None:
         self._reader.close()
+        self._artifacts.close()
 
 
 class KafkaWriter:

@@ -134,7 +134,7 @@ class Leader:
         self._versions = registry.Versions()
         self._waiting: dict[str, Requested] = {}  # by run, oldest first
         self._made: dict[int, tuple[str, str]] = {}  # version → run and tick that its manifest names
-        self._begun = False
+        self._begun = self._initial_published = False
         self._due_at: int | None = None  # the clock woke us at this time, Unix ms
 
     def wake(self, now: int) -> None:
@@ -148,7 +148,7 @@ class Leader:
         self._read(_POLL_SECONDS)
         if not self._log.leads:
             return
-        if self._pipeline.initial and not self._versions.newest:
+        if self._pipeline.initial and not (self._versions.newest or self._initial_published):
             self._publish_initial(self._pipeline.initial)
         self._ask_for_what_is_due()
         for request in list(self._waiting.values()):
@@ -309,6 +309,7 @@ class Leader:
             lambda onnx: candidate.manifest(1, onnx),
             lambda manifest: self._records(1, self._versions.seq, manifest, candidate.reason),
         )
+        self._initial_published = True  # committed, though readers may see it only when the broker has marked it
         self._follow_registry()
 
     def _records(self, version: int, seq: int, manifest: Blob, why: str) -> list[RegistryRecord]:

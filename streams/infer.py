@@ -22,6 +22,7 @@ from headrace.streams.predictions import Predictions
 from headrace.streams.rings import FeatureStore
 from headrace.streams.served import encode_served, served_batch
 
+_SAMPLE_ROWS = 200
 _MOST_LATE = 2  # rows without an answer in time, until the rest of their chunk is not asked any more
 
 
@@ -56,6 +57,10 @@ class Scored:
             return self
         return replace(self._at(rows), decoded=self.decoded.only(rows.tolist()))
 
+    def sample(self, rows: int) -> tuple[Columns, int]:
+        """The first rows, as columns, and how many."""
+        return {name: array[:rows] for name, array in self.columns.items()}, min(rows, len(self.scores))
+
     def _at(self, rows: NDArray[np.intp]) -> "Scored":
         columns = {name: array[rows] for name, array in self.columns.items()}
         return replace(self, columns=columns, scores=self.scores[rows])
@@ -63,20 +68,19 @@ class Scored:
 
 def score(model: LiveModel, store: FeatureStore | None, values: Sequence[bytes | None], now_ms: int) -> Scored:
     """Events as bytes to scores, whoever asks: the stream, the backfill, `headrace.testing`."""
-    marks = [monotonic()]
+    begun = monotonic()
     decoded = model.decoder.decode(values, now_ms)
-    marks.append(monotonic())
+    decoded_at = monotonic()
     parts: dict[str, float] = {}
     decoded, columns = model.plan.compute(decoded, store, parts)
-    marks.append(monotonic())
+    computed_at = monotonic()
     scores = np.empty(0)
     if decoded.kept:
         scores, bad = _predict(model, columns, len(decoded.kept))
     else:
         bad = []
-    marks.append(monotonic())
-    stages = zip(("decode", "features", "infer"), np.diff(marks).tolist(), strict=True)
-    scored = Scored(decoded=decoded, columns=columns, scores=scores, model=model, seconds=dict(stages) | parts)
+    seconds = {"decode": decoded_at - begun, "features": computed_at - decoded_at, "infer": monotonic() - computed_at}
+    scored = Scored(decoded=decoded, columns=columns, scores=scores, model=model, seconds=seconds | parts)
     return scored.without(bad) if bad else scored
 
 
@@ -121,7 +125,7 @@ class Inference:
     ) -> None:
         self._pipeline, self._topics, self._store, self._now_ms = pipeline, topics, store, now_ms
         self._predictions = Predictions(pipeline.name, pipeline.label, topics.predictions)
-        self.sample: tuple[Columns, int] | None = None  # the newest rows: what a new version is warmed on
+        self.sample: tuple[Columns, int] | None = None  # of the newest rows: what a new version is warmed on
 
     def handle(self, chunk: Chunk[LiveModel]) -> Outcome:
         begun, messages = monotonic(), chunk.messages
@@ -135,7 +139,7 @@ class Inference:
         records: list[Out | Outs] = [*dead_letters(self._topics.dead_letters, messages, decoded.rejected)]
         facts: list[object] = []
         if decoded.kept:
-            self.sample = (scored.columns, len(decoded.kept))
+            self.sample = scored.sample(_SAMPLE_ROWS)
             if decoded.rejected:
                 messages, headers = [messages[i] for i in decoded.kept], [headers[i] for i in decoded.kept]
             records += self._answers(scored, messages, headers)

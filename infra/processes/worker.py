@@ -17,9 +17,10 @@ from headrace.infra.artifacts import Artifacts
 from headrace.infra.feature_store import RedisFeatureStore
 from headrace.infra.kafka import consumer_config, ensure_reachable, producer_config, transactional_config
 from headrace.infra.names import REGISTRY, Names
-from headrace.infra.observe import Metrics, both, log_fact, serve_metrics
+from headrace.infra.observe import Metrics, both, log_fact, serving
 from headrace.infra.onnx import onnx_runtime
 from headrace.infra.processes.orphan import stop_when_orphaned
+from headrace.infra.processes.registered import registered
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, Values, partitions_of
 from headrace.models.errors import ServerMissing, Stalled
@@ -99,11 +100,11 @@ class Worker:
         names, pipeline = self._names, self._pipeline
         inference = Inference(pipeline, names.topics, store)
         swap = Swap(pipeline, names.topics.history, self._id, self._observer)
-        reader = TopicReader(self._settings, [names.of(REGISTRY)])
+        reader, artifacts = TopicReader(self._settings, [names.of(REGISTRY)]), Artifacts(self._settings)
         follower = Follower(
             pipeline,
             reader=Values(reader),
-            artifacts=Artifacts(self._settings),
+            artifacts=artifacts,
             swap=swap,
             sample=lambda: inference.sample,
             observer=self._observer,
@@ -111,6 +112,7 @@ class Worker:
         )
         follower.start()
         stack.callback(reader.close)
+        stack.callback(artifacts.close)
         stack.callback(follower.stop)
         events = Topic(names.events, time=pipeline.events.time, id=pipeline.events.id, start=pipeline.events.start)
         sink, positions = self._delivery(GroupOffsets([events]))
@@ -191,12 +193,11 @@ def run_worker(settings: Settings, pipeline: Pipeline, *, slot: str = "", metric
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
         await worker.run()
 
-    stop_metrics = serve_metrics(metrics, metrics_port)
-    _collect_rarely()
-    try:
+    with ExitStack() as stack:
+        port = stack.enter_context(serving(metrics, metrics_port))
+        stack.enter_context(registered(settings.home, role="worker", pipelines=[pipeline.name], metrics_port=port))
+        _collect_rarely()
         asyncio.run(run())
-    finally:
-        stop_metrics()
 
 
 def _collect_rarely() -> None:

@@ -1,6 +1,7 @@
 """registry, runs → what there is to know of versions and runs, as records that the command line and others show."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -142,13 +143,14 @@ def version(settings: Settings, names: Names, wanted: int | None = None) -> Vers
         there = ", ".join(map(str, sorted(known.published))) or "none is published yet"
         about = "the baseline is computed from the declaration and has no manifest" if number == 0 else "not published"
         raise BadInput(f"version {number} of {names.pipeline.name}: {about}. Published: {there}.")
-    artifacts = Artifacts(settings)
-    manifest = manifests.decode(artifacts.read(known.published[number].manifest))
+    with closing(Artifacts(settings)) as artifacts:
+        manifest = manifests.decode(artifacts.read(known.published[number].manifest))
+        lineage = _lineage(known, manifest.parent, artifacts)
     return VersionDetail(
         version=number,
         alias=CHAMPION if number == champion else "",
         promotions=tuple(promotion for promotion in known.promotions if promotion.version == number),
-        lineage=_lineage(known, manifest.parent, artifacts),
+        lineage=lineage,
         manifest=manifest,
     )
 
