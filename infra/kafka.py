@@ -72,10 +72,10 @@ def producer_config(settings: Settings, **extra: Any) -> dict[str, Any]:
     return _merged(settings, _PRODUCER, for_producer(settings.kafka), extra)
 
 
-def transactional_config(settings: Settings, name: str) -> dict[str, Any]:
+def transactional_config(settings: Settings, name: str, **extra: Any) -> dict[str, Any]:
     """For a producer whose records and offsets are committed together; a newer one of this name fences it off."""
     own = _PRODUCER | _TRANSACTIONAL | {"transactional.id": settings.prefixed(name)}
-    return _merged(settings, own, for_producer(settings.kafka), {})
+    return _merged(settings, own, for_producer(settings.kafka), extra)
 
 
 def admin_config(settings: Settings) -> dict[str, Any]:

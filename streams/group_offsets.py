@@ -36,17 +36,17 @@ class GroupOffsets:
 
     def __init__(self, topics: Sequence[Topic]) -> None:
         self._starts = {topic.name: topic.start for topic in topics}
-        self._waiting: dict[TopicPartition, int] = {}  # refused: the group was between two generations
+        self.waiting: dict[TopicPartition, int] = {}  # refused: the group was between two generations
 
     @property
     def pending(self) -> bool:
-        return bool(self._waiting)
+        return bool(self.waiting)
 
     def begin(self, consumer: Any, places: Sequence[Place]) -> Mapping[TopicPartition, int]:
         found = {}
         first = []
         for place in places:
-            self._waiting.pop((place.topic, place.partition), None)  # of a former ownership
+            self.waiting.pop((place.topic, place.partition), None)  # of a former ownership
         for place in positions_of_group(consumer, places):
             if place.error is not None:  # an unknown position is not a missing one: "latest" would skip events
                 raise BrokerUnavailable(f"{place.topic}/{place.partition}: no position, {place.error.str()}")
@@ -55,18 +55,18 @@ class GroupOffsets:
                 first.append(place)
             found[place.topic, place.partition] = place.offset
         if first and not _accepted(consumer, first):  # or a crash before the first commit starts at another "latest"
-            self._waiting.update({(place.topic, place.partition): place.offset for place in first})
+            self.waiting.update({(place.topic, place.partition): place.offset for place in first})
         return found
 
     def commit(
         self, consumer: Any, settled: Sequence[Settled], owned: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
         for chunk in settled:
-            self._waiting.update(chunk.ends)
-        self._waiting = {partition: offset for partition, offset in self._waiting.items() if partition in owned}
-        offsets = [Place(*partition, offset) for partition, offset in self._waiting.items()]
+            self.waiting.update(chunk.ends)
+        self.waiting = {partition: offset for partition, offset in self.waiting.items() if partition in owned}
+        offsets = [Place(*partition, offset) for partition, offset in self.waiting.items()]
         if not offsets or _accepted(consumer, offsets):
-            self._waiting.clear()
+            self.waiting.clear()
         return {}
 
     def abandon(self, _consumer: Any, _owned: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:

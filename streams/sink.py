@@ -1,6 +1,6 @@
 """outcomes → Kafka. A failed delivery ends the process: the events behind it are not committed and come again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -47,9 +47,11 @@ class AcknowledgedSink:
 
     def _raise_failures(self) -> None:
         if self._failures:
-            raise BrokerUnavailable(
-                f"{len(self._failures)} records were not delivered, the first to {self._failures[0]}"
-            )
+            raise undelivered(self._failures)
+
+
+def undelivered(failures: Sequence[str]) -> BrokerUnavailable:
+    return BrokerUnavailable(f"{len(failures)} records were not delivered, the first to {failures[0]}")
 
 
 def produce_all(producer: Any, records: Out | Outs) -> None:

@@ -18,7 +18,7 @@ from headrace.models.facts import Aborted, Observer
 from headrace.streams.chunk import Settled, TopicPartition
 from headrace.streams.group_offsets import GroupOffsets, positions_of_group
 from headrace.streams.out import Out, Outs
-from headrace.streams.sink import produce_all
+from headrace.streams.sink import DeliveryReport, produce_all, undelivered
 
 _CALL_SECONDS = 10.0  # of one request; those that may be asked again are, until the deadline
 _DEADLINE_SECONDS = 30.0
@@ -35,8 +35,11 @@ class Transactions:
     transaction that took too long) is raised: the process ends, and its successor begins where the last commit was.
     """
 
-    def __init__(self, make_producer: Callable[[], Any], offsets: GroupOffsets, observer: Observer) -> None:
-        self._producer, self._offsets, self._observer = make_producer(), offsets, observer
+    def __init__(
+        self, make_producer: Callable[[DeliveryReport], Any], offsets: GroupOffsets, observer: Observer
+    ) -> None:
+        self._failures: list[str] = []
+        self._producer, self._offsets, self._observer = make_producer(self._on_delivery), offsets, observer
         self._open = False
         self._broken: KafkaError | None = None  # why the open transaction can only be aborted
         try:
@@ -75,13 +78,11 @@ class Transactions:
         self, consumer: Any, settled: Sequence[Settled], owned: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
         """(1) offsets into the transaction, with the group's metadata of this moment, (2) commit."""
-        if self._offsets.pending and not settled:
-            self._offsets.commit(consumer, (), owned)  # a first position that the group has not taken yet
-        if not (self._open or settled):
-            return {}
-        ends: dict[TopicPartition, int] = {}
+        ends = {partition: at for partition, at in self._offsets.waiting.items() if partition in owned}
         for chunk in settled:
             ends.update(chunk.ends)
+        if not (self._open or ends):
+            return {}
         offsets = [Place(*partition, offset) for partition, offset in ends.items()]
         self._begin()
         try:
@@ -92,9 +93,13 @@ class Transactions:
                 self._again(lambda: self._producer.send_offsets_to_transaction(offsets, group, _CALL_SECONDS))
             self._again(lambda: self._producer.commit_transaction(_CALL_SECONDS))
         except KafkaException as error:
+            failures = list(self._failures)  # before the abort makes more of them
             self._abort(error.args[0])
+            if failures:  # the same records would fail again
+                raise undelivered(failures) from error
             return self._committed(consumer, owned)
         self._open = False
+        self._offsets.waiting.clear()
         return {}
 
     def abandon(self, consumer: Any, owned: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -120,6 +125,8 @@ class Transactions:
         except KafkaException as failed:
             raise BrokerUnavailable(_fatal(failed.args[0])) from failed
         self._open, self._broken = False, None
+        self._producer.poll(0)
+        self._failures.clear()
         self._observer(Aborted(reason="lost partitions" if error is None else error.str()))
 
     def _committed(self, consumer: Any, owned: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -128,10 +135,18 @@ class Transactions:
         if not places:
             return {}
         found = positions_of_group(consumer, places)
+        again = {}
         for place in found:
-            if place.error is not None or place.offset < 0:
+            partition = place.topic, place.partition
+            at = place.offset if place.offset >= 0 else self._offsets.waiting.get(partition)
+            if place.error is not None or at is None:
                 raise BrokerUnavailable(f"{place.topic}/{place.partition}: no position after an aborted transaction")
-        return {(place.topic, place.partition): place.offset for place in found}
+            again[partition] = at
+        return again
+
+    def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
+        if error is not None:
+            self._failures.append(f"{message.topic()}: {error.str()}")
 
     @staticmethod
     def _again(call: Callable[[], None]) -> None:
@@ -150,7 +165,8 @@ class Transactions:
 def _fatal(error: KafkaError) -> str:
     if error.code() in _FENCED:
         return (
-            "exactly once: another process took this worker's slot, so the broker refuses this one. "
-            "Give each worker of a pipeline a --slot of its own."
+            "exactly once: the broker refuses this worker's transactions. Either another process took its slot (give "
+            "each worker of a pipeline a --slot of its own), or it stood still for longer than a transaction may take "
+            "(15 s). The events since the last commit are read again."
         )
     return f"exactly once: {error.str()}. The events since the last commit are read again by the next process."
