@@ -3,20 +3,23 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+FEATURE_STORE, FUNCTION = "feature_store", "function:"  # parts of the stage `features`: the read, each user's function
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
     pipeline: str
     version: int
     rows: int
-    seconds: Mapping[str, float]  # by stage: wait, decode, features, infer, encode
+    seconds: Mapping[str, float]  # by stage: wait, decode, features, infer, encode; and parts of the stage features
     newest_event: int  # event time, Unix ms
 
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledged:
-    """Predictions are on the broker and their offsets committed."""
+    """What an agent made is on the broker, and its positions are durable."""
 
+    agent: str  # infer or features
     topic: str
     rows: int
     latency_seconds: float  # from the append of the oldest event in the batch (its record timestamp) to now

@@ -76,6 +76,8 @@ class GroupOffsets:
 
 def positions_of_group(consumer: Any, places: Sequence[Place]) -> list[Any]:
     """What the group committed; a coordinator that moves is asked again."""
+    if not places:
+        return []
     deadline = monotonic() + _BROKER_SECONDS
     while True:
         try:

@@ -309,9 +309,7 @@ class Source(Generic[Stamp]):
         self._seconds.clear()
         latency = max(0.0, time() - self._settled[0].oldest_ms / 1000)
         rows = sum(chunk.messages for chunk in self._settled)
-        return Acknowledged(
-            agent=self.name, topic=self._topics[0], rows=rows, latency_seconds=latency, seconds=seconds
-        )
+        return Acknowledged(agent=self.name, topic=self._topics[0], rows=rows, latency_seconds=latency, seconds=seconds)
 
     def _drop_in_flight(self, again: Mapping[TopicPartition, int]) -> None:
         """Forgets chunks that are not produced yet, and goes back to where each of them began, or to `again`."""
@@ -330,6 +328,10 @@ class Source(Generic[Stamp]):
     # ── rebalances ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _on_assign(self, consumer: Any, places: list[Place]) -> None:
+        if self._stopping.is_set():  # nothing is taken any more, and a closing consumer is answered nothing
+            consumer.incremental_assign(places)
+            return
+        self._commit()  # a dead owner's open transaction may hold up the answer, longer than ours may stay open
         begin = self._positions.begin(consumer, places)
         self._owned.update(begin)
         self._durable.update(begin)

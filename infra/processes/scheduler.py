@@ -12,9 +12,10 @@ from headrace.infra.kafka import ensure_reachable
 from headrace.infra.leadership import KafkaRegistry, KafkaRunsLog, KafkaWriter
 from headrace.infra.live import LiveLabels
 from headrace.infra.names import Names
-from headrace.infra.observe import Metrics, both, log_fact, serve_metrics
+from headrace.infra.observe import Metrics, both, log_fact, serving
 from headrace.infra.pipeline_file import PipelineFile
 from headrace.infra.processes.orphan import stop_when_orphaned
+from headrace.infra.processes.registered import registered
 from headrace.infra.settings import Settings
 from headrace.infra.training import LocalTraining, Origin
 from headrace.models.facts import Observer
@@ -136,7 +137,9 @@ def run_scheduler(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     with ExitStack() as stack:
-        stack.callback(serve_metrics(metrics, metrics_port))
+        port = stack.enter_context(serving(metrics, metrics_port))
+        names = [pipeline.name for pipeline in file.pipelines.values()]
+        stack.enter_context(registered(settings.home, role="scheduler", pipelines=names, metrics_port=port))
         trainer = stack.enter_context(Trainer())
         trainer.warm_up()
         leaders = {

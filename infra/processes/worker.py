@@ -133,8 +133,12 @@ class Worker:
     def _delivery(self, offsets: GroupOffsets) -> tuple[Sink, Positions]:
         if self._pipeline.delivery == "at_least_once":
             return self._sink(), offsets
-        config = transactional_config(self._settings, f"{self._pipeline.name}.infer-{self._slot}")
-        both = Transactions(lambda: Producer(config), offsets, self._observer)
+        name = f"{self._pipeline.name}.infer-{self._slot}"
+        both = Transactions(
+            lambda report: Producer(transactional_config(self._settings, name, on_delivery=report)),
+            offsets,
+            self._observer,
+        )
         return both, both
 
     def _limits(self) -> Limits:
