@@ -48,11 +48,8 @@ class Settled:
 
 def next_offsets(messages: Sequence[Message]) -> Mapping[TopicPartition, int]:
     """Where each partition goes on after these messages."""
-    places = list(zip(each("topic", messages), each("partition", messages), strict=True))
-    if len(set(places)) == 1:
-        return {places[0]: _number(messages[-1].offset()) + 1}
+    topics, partitions = each("topic", messages), each("partition", messages)
+    if len(set(partitions)) == len(set(topics)) == 1:
+        return {(topics[0], partitions[0]): (messages[-1].offset() or 0) + 1}
+    places = zip(topics, partitions, strict=True)
     return {place: offset + 1 for place, offset in zip(places, each("offset", messages), strict=True)}
-
-
-def _number(offset: int | None) -> int:
-    return -1 if offset is None else offset

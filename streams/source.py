@@ -200,10 +200,10 @@ class Source(Generic[Stamp]):
 
     def _are_ours(self, batch: list[Any]) -> bool:
         """Whether every one is, asked once per chunk: one partition's messages without an error, in their order."""
-        if not batch or any(each("error", batch)):
+        if not batch or any(each("error", batch)) or len(set(each("partition", batch))) > 1 or len(self._topics) > 1:
             return False
-        partitions = set(zip(each("topic", batch), each("partition", batch), strict=True))
-        return len(partitions) == 1 and batch[0].offset() >= self._owned.get(partitions.pop(), 1 << 63)
+        first = batch[0]
+        return bool(first.offset() >= self._owned.get((first.topic(), first.partition()), 1 << 63))
 
     def _is_ours(self, message: Any) -> bool:
         error: KafkaError | None = message.error()
@@ -317,7 +317,7 @@ class Source(Generic[Stamp]):
         for chunk in reversed(self._in_flight):
             back.update(chunk.begins)
         back.update(again)
-        self._forget(again)
+        self._forget(back)
         self._in_flight.clear()
         for partition, offset in back.items():
             if partition in self._owned:

@@ -25,6 +25,10 @@ _DEADLINE_SECONDS = 30.0
 _FENCED = frozenset(
     {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001
 )
+_GROUP_MOVED_ON = frozenset(
+    {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS}
+)
+_TAKEN_BACK = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001  by the abort itself
 _INIT_SECONDS = 60.0  # an older process in this slot may have to be fenced first
 
 
@@ -40,6 +44,7 @@ class Transactions:
     ) -> None:
         self._failures: list[str] = []
         self._producer, self._offsets, self._observer = make_producer(self._on_delivery), offsets, observer
+        self._at: dict[TopicPartition, int] = {}  # where the last committed transaction left each partition
         self._open = False
         self._broken: KafkaError | None = None  # why the open transaction can only be aborted
         try:
@@ -72,17 +77,21 @@ class Transactions:
         return self._open or self._offsets.pending
 
     def begin(self, consumer: Any, places: Sequence[Place]) -> Mapping[TopicPartition, int]:
-        return self._offsets.begin(consumer, places)
+        found = self._offsets.begin(consumer, places)
+        self._at.update(found)
+        return found
 
     def commit(
         self, consumer: Any, settled: Sequence[Settled], owned: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
-        """(1) offsets into the transaction, with the group's metadata of this moment, (2) commit."""
-        ends = {partition: at for partition, at in self._offsets.waiting.items() if partition in owned}
+        """(1) the position of every owned partition into the transaction, with the group's metadata of this moment,
+        (2) commit. Also with nothing settled: who is no longer the owner may not even say which version serves.
+        """
+        if not (self.pending or settled):
+            return {}
+        ends = {partition: self._at[partition] for partition in owned}
         for chunk in settled:
             ends.update(chunk.ends)
-        if not (self._open or ends):
-            return {}
         offsets = [Place(*partition, offset) for partition, offset in ends.items()]
         self._begin()
         try:
@@ -93,12 +102,10 @@ class Transactions:
                 self._again(lambda: self._producer.send_offsets_to_transaction(offsets, group, _CALL_SECONDS))
             self._again(lambda: self._producer.commit_transaction(_CALL_SECONDS))
         except KafkaException as error:
-            failures = list(self._failures)  # before the abort makes more of them
             self._abort(error.args[0])
-            if failures:  # the same records would fail again
-                raise undelivered(failures) from error
             return self._committed(consumer, owned)
         self._open = False
+        self._at.update(ends)
         self._offsets.waiting.clear()
         return {}
 
@@ -113,39 +120,38 @@ class Transactions:
 
     def _begin(self) -> None:
         if not self._open:
-            self._producer.begin_transaction()
+            try:
+                self._producer.begin_transaction()
+            except KafkaException as error:
+                raise BrokerUnavailable(_fatal(error.args[0])) from error
             self._open = True
 
     def _abort(self, error: KafkaError | None) -> None:
-        """Raises what no abort can mend."""
+        """Raises what no abort can mend: to read again helps only where the group refused the positions."""
         if error is not None and error is not self._broken and not error.txn_requires_abort():
             raise BrokerUnavailable(_fatal(error))
         try:
             self._again(lambda: self._producer.abort_transaction(_CALL_SECONDS))
         except KafkaException as failed:
             raise BrokerUnavailable(_fatal(failed.args[0])) from failed
-        self._open, self._broken = False, None
-        self._producer.poll(0)
-        self._failures.clear()
         self._observer(Aborted(reason="lost partitions" if error is None else error.str()))
+        self._producer.poll(0)
+        if error is not None and error.code() not in _GROUP_MOVED_ON:
+            self._broken = error  # for good: what was settled may not be committed without its records
+            raise undelivered(self._failures) if self._failures else BrokerUnavailable(_fatal(error))
+        self._open, self._broken = False, None
 
     def _committed(self, consumer: Any, owned: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Where the last committed transaction left the partitions."""
-        places = [Place(*partition) for partition in owned]
-        if not places:
-            return {}
-        found = positions_of_group(consumer, places)
-        again = {}
-        for place in found:
-            partition = place.topic, place.partition
-            at = place.offset if place.offset >= 0 else self._offsets.waiting.get(partition)
-            if place.error is not None or at is None:
+        """Where the group has the partitions; one of which it has nothing is where it began."""
+        for place in positions_of_group(consumer, [Place(*partition) for partition in owned]):
+            if place.error is not None:
                 raise BrokerUnavailable(f"{place.topic}/{place.partition}: no position after an aborted transaction")
-            again[partition] = at
-        return again
+            if place.offset >= 0:
+                self._at[place.topic, place.partition] = place.offset
+        return {partition: self._at[partition] for partition in owned}
 
     def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
-        if error is not None:
+        if error is not None and error.code() not in _TAKEN_BACK:
             self._failures.append(f"{message.topic()}: {error.str()}")
 
     @staticmethod
