@@ -9,11 +9,12 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test lint format venv clean help
+.PHONY: demo test bench lint format venv clean help
 
 help:
 	@echo "make demo [ARGS=...]   set up, then replay a year of flights on local servers (ARGS=--help for its options)"
 	@echo "make test [ARGS=...]   set up, then run every test (ARGS are pytest's)"
+	@echo "make bench [ARGS=...]  set up, then measure headrace beside its peers (ARGS=--quick: minutes, not an hour)"
 	@echo "make lint | format     ruff, mypy, import-linter | let ruff format"
 	@echo "make clean             remove the virtual environment, caches and local servers' data"
 
@@ -22,6 +23,9 @@ demo: $(VENV)/.stamp-demo
 
 test: $(VENV)/.stamp-dev
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.stamp-bench
+	@exec $(BIN)/headrace dev bench --install-peers $(ARGS)
 
 lint: $(VENV)/.stamp-dev
 	@$(BIN)/ruff check .
@@ -35,14 +39,18 @@ format: $(VENV)/.stamp-dev
 
 venv: $(VENV)/.stamp-dev
 
-# One environment; a stamp for each set of extras says whether pyproject.toml changed since. dev holds all of demo.
+# One environment; a stamp for each set of extras says whether pyproject.toml changed since. dev holds all of demo and bench.
 $(VENV)/.stamp-dev: pyproject.toml
 	$(call install,dev)
-	@touch $(VENV)/.stamp-demo $@
+	@touch $(VENV)/.stamp-demo $(VENV)/.stamp-bench $@
 
 $(VENV)/.stamp-demo: pyproject.toml
 	$(call install,demo)
 	@touch $@
+
+$(VENV)/.stamp-bench: pyproject.toml
+	$(call install,bench)
+	@touch $(VENV)/.stamp-demo $@
 
 define install
 	@test -n "$(PYTHON)" || { echo "headrace: expected Python 3.11 or newer on PATH, found none. Install one (https://www.python.org/downloads), or run: make PYTHON=/path/to/python" >&2; exit 1; }

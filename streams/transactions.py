@@ -64,7 +64,7 @@ class Transactions:
             self._broken = error.args[0]
 
     def acknowledged(self) -> bool:
-        self._producer.poll(0)
+        self._poll()
         return len(self._producer) == 0
 
     def flush(self) -> None:
@@ -126,6 +126,12 @@ class Transactions:
                 raise BrokerUnavailable(_fatal(error.args[0])) from error
             self._open = True
 
+    def _poll(self) -> None:
+        try:
+            self._producer.poll(0)
+        except KafkaException as error:  # a fatal one
+            raise BrokerUnavailable(_fatal(error.args[0])) from error
+
     def _abort(self, error: KafkaError | None) -> None:
         """Raises what no abort can mend: to read again helps only where the group refused the positions."""
         if error is not None and error is not self._broken and not error.txn_requires_abort():
@@ -135,7 +141,7 @@ class Transactions:
         except KafkaException as failed:
             raise BrokerUnavailable(_fatal(failed.args[0])) from failed
         self._observer(Aborted(reason="lost partitions" if error is None else error.str()))
-        self._producer.poll(0)
+        self._poll()
         if error is not None and error.code() not in _GROUP_MOVED_ON:
             self._broken = error  # for good: what was settled may not be committed without its records
             raise undelivered(self._failures) if self._failures else BrokerUnavailable(_fatal(error))

@@ -1,0 +1,1 @@
+"""headrace beside its peers, on one broker and the same cores: `headrace dev bench`."""

@@ -1,0 +1,132 @@
+"""`headrace dev bench`: servers, groups of rows one after the other, then JSON, table and plot."""
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from rich.console import Console
+
+from headrace.infra.bench import heavy, scale
+from headrace.infra.bench.peers import PEERS, install
+from headrace.infra.bench.plot import plotted
+from headrace.infra.bench.report import Row, as_json, remark, table
+from headrace.infra.bench.session import Session, opened
+from headrace.infra.bench.throughput import RATIOS, Entries, throughput
+from headrace.infra.settings import Settings
+from headrace.models.errors import BadInput, ServerMissing
+
+_PICTURES, _PICTURES_QUICK = 6_000, 3_000  # a few hundred a second, 49 kB each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    home: Path  # where peers are installed
+    install_peers: bool = False
+    quick: bool = False
+    events: int | None = None
+    runs: int | None = None
+    only: Collection[str] = ()
+    json: Path | None = None
+    plot: Path | None = None
+
+    @property
+    def event_count(self) -> int:
+        return self.events or (500_000 if self.quick else 1_000_000)
+
+    @property
+    def rounds(self) -> int:
+        return self.runs or 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Rows that are measured together. `measure` gets only those names that are its own, at least one."""
+
+    targets: Mapping[str, float]  # by row
+    measure: Callable[[Session, Options, Collection[str]], list[Row]]
+    reports: Sequence[str] = ()  # measured without a target: they go to the session's reports
+    in_quick: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.targets, *self.reports]
+
+    def measured(self, session: Session, options: Options, names: Collection[str]) -> list[Row]:
+        """A failure is that of its own rows: it must not cost the hour that others took."""
+        try:
+            return self.measure(session, options, names)
+        except Exception as error:  # noqa: BLE001  as said above
+            reason = f"{type(error).__name__}: {error}"
+            session.say(reason)
+            targets = {name: target for name, target in self.targets.items() if name in names}
+            return [
+                Row(name=name, target=target, runs=[], detail={"skipped": reason}) for name, target in targets.items()
+            ]
+
+
+def _throughput(session: Session, options: Options, names: Collection[str]) -> list[Row]:
+    session.reports["tuning"] = {peer.title: peer.tuning for peer in PEERS}
+    entries = Entries(options.home, options.event_count, quick=options.quick)
+    return throughput(session, entries, rounds=options.rounds, only=names)
+
+
+def _by_events(session: Session, options: Options, names: Collection[str]) -> list[Row]:
+    return scale.by_events(session, rounds=options.rounds, names=names)
+
+
+def _by_workers(session: Session, _options: Options, _names: Collection[str]) -> list[Row]:
+    scale.by_workers(session)
+    return []
+
+
+def _heavy(session: Session, options: Options, _names: Collection[str]) -> list[Row]:
+    return heavy.heavy(session, events=_PICTURES_QUICK if options.quick else _PICTURES, rounds=options.rounds)
+
+
+GROUPS: Final = (
+    Group(targets={ratio.name: ratio.target for ratio in RATIOS}, measure=_throughput),
+    Group(targets={heavy.ROW: heavy.TARGET}, measure=_heavy),
+    Group(targets={scale.COST: scale.FLAT, scale.MEMORY: scale.FLAT}, measure=_by_events, in_quick=False),
+    Group(targets={}, reports=["workers"], measure=_by_workers, in_quick=False),
+)
+
+
+def run_bench(settings: Settings, options: Options, console: Console) -> dict[str, Any]:
+    """`console` should be standard error: standard output is for the caller's result."""
+    known = [name for group in GROUPS for name in group.names]
+    if unknown := sorted(set(options.only) - set(known)):
+        raise BadInput(f"--only: expected some of {', '.join(known)}; got {', '.join(unknown)}.")
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", markup=False, soft_wrap=True)
+
+    if options.install_peers:
+        _install(options.home, say)
+    begun, rows = monotonic(), list[Row]()
+    with opened(settings, say) as session:
+        for group in GROUPS:
+            names = [name for name in group.names if name in options.only or not options.only]
+            if names and (options.only or group.in_quick or not options.quick):
+                rows += group.measured(session, options, names)
+        found = as_json(rows, session, monotonic() - begun)
+    console.print(table(rows))
+    console.print(remark(found), style="dim", markup=False, soft_wrap=True)
+    if options.plot is not None:
+        options.plot.write_text(plotted(rows), encoding="utf-8")
+    if options.json is not None:
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
+
+
+def _install(home: Path, say: Callable[[str], None]) -> None:
+    """Those that can be: the row of one that cannot says that it is not there."""
+    for peer in PEERS:
+        if peer.command(home) is None:
+            say(f"installing {peer.title}")
+            try:
+                install(peer, home)
+            except ServerMissing as error:
+                say(str(error))
