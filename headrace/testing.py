@@ -33,6 +33,7 @@ import pyarrow as pa
 
 from headrace.models.durations import iso, to_ms
 from headrace.models.errors import BadInput
+from headrace.models.features import Topic
 from headrace.models.metrics import measure
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset
@@ -41,6 +42,7 @@ from headrace.models.session import Predictor, Session
 from headrace.streams.chunk import Chunk
 from headrace.streams.codec import LabelDecoder, LabelRow, clock_ms
 from headrace.streams.dead_letters import dead_letters
+from headrace.streams.formats import encoded
 from headrace.streams.infer import Inference, Topics
 from headrace.streams.memory_store import MemoryFeatureStore
 from headrace.streams.model import Baseline, LiveModel, live_model
@@ -70,7 +72,8 @@ class Record:
 
 
 Row = Mapping[str, Any] | bytes | Record | None
-"""A dict becomes JSON (an aware datetime RFC 3339, NaN null); bytes are taken as they are, rubbish included."""
+"""A dict is written in its topic's format (in JSON an aware datetime is RFC 3339, NaN null, bytes base64). Bytes are
+taken as they are, rubbish included."""
 Moment = str | int | datetime
 """RFC 3339 with an offset, Unix milliseconds, or an aware datetime."""
 
@@ -237,9 +240,9 @@ def replay(
     clock = clock_ms() if now_ms is None else now_ms
     store, side_letters = _side_rows_applied(pipeline, side_rows or {}, clock)
     live, onnx = _live(pipeline, model)
-    records = side_letters + _inferred(pipeline, live, store, _messages(pipeline.events.name, events), clock)
+    records = side_letters + _inferred(pipeline, live, store, _messages(pipeline.events, events), clock)
 
-    messages = _messages(pipeline.label.topic.name, labels)
+    messages = _messages(pipeline.label.topic, labels)
     decoder = LabelDecoder(pipeline.label, pipeline.max_future_ms)
     _, rows, rejected = decoder.decode([message.value() for message in messages], clock)
     records += dead_letters(topics_of(pipeline).dead_letters, messages, rejected)
@@ -295,10 +298,10 @@ def topics_of(pipeline: Pipeline) -> Topics:
 class _Message:
     """What is read of a Kafka message."""
 
-    def __init__(self, topic: str, offset: int, row: Row) -> None:
+    def __init__(self, topic: Topic, offset: int, row: Row) -> None:
         record = row if isinstance(row, Record) else Record(row)
-        self._topic, self._offset, self._record = topic, offset, record
-        self._value = value if (value := record.value) is None or isinstance(value, bytes) else _json(value)
+        self._topic, self._offset, self._record = topic.name, offset, record
+        self._value = value if (value := record.value) is None or isinstance(value, bytes) else _written(value, topic)
 
     def topic(self) -> str | None:
         return self._topic
@@ -322,24 +325,24 @@ class _Message:
         return 0, 0  # there is none, as a Kafka client says it
 
 
-def _messages(topic: str, rows: Iterable[Row]) -> list[_Message]:
+def _messages(topic: Topic, rows: Iterable[Row]) -> list[_Message]:
     return [_Message(topic, offset, row) for offset, row in enumerate(rows)]
 
 
-def _json(row: Mapping[str, Any]) -> bytes:
+def _written(row: Mapping[str, Any], topic: Topic) -> bytes:
     try:
-        return msgspec.json.encode(row)
-    except (TypeError, ValueError) as error:
+        return encoded(row, topic.format)
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadInput(
-            f"rows: expected what JSON can hold, got {row!r} ({error}). Pass bytes to test rubbish."
+            f"rows: expected what {topic.format} can hold, got {row!r} ({error}). Pass bytes to test rubbish."
         ) from error
 
 
 def _side_rows_applied(
     pipeline: Pipeline, side_rows: Mapping[str, Iterable[Row]], clock: int
 ) -> tuple[MemoryFeatureStore, list[Out]]:
-    known = {topic.name for topic in pipeline.side_topics}
-    if unknown := sorted(set(side_rows) - known):
+    known = {topic.name: topic for topic in pipeline.side_topics}
+    if unknown := sorted(side_rows.keys() - known.keys()):
         raise BadInput(
             f"side_rows: expected topics of {pipeline.name}, {sorted(known) or 'it has none'}; got {unknown}."
         )
@@ -348,8 +351,9 @@ def _side_rows_applied(
         by_topic.setdefault(ring.topic, []).append(ring)
     store, letters = MemoryFeatureStore(), list[Out]()
     for topic, rows in side_rows.items():
-        messages = _messages(topic, rows)
-        chunk = SideDecoder(by_topic[topic], pipeline.max_future_ms).decode([m.value() for m in messages], clock)
+        messages = _messages(known[topic], rows)
+        decoder = SideDecoder(by_topic[topic], pipeline.max_future_ms, known[topic].format)
+        chunk = decoder.decode([message.value() for message in messages], clock)
         letters += dead_letters(topics_of(pipeline).dead_letters, messages, chunk.rejected)
         # without a watermark nothing is trimmed: events of any age still find their rows
         store.append(topic, 0, expected=None, next_position=len(messages), rows=chunk.rows, newest=None)

@@ -15,8 +15,9 @@ from headrace.infra.topic_reader import Partition, TopicReader, partitions_of
 from headrace.models.errors import EventRejected
 from headrace.models.facts import DeadLettered, LiveMetric, Observer
 from headrace.models.metrics import measure
-from headrace.streams.codec import LabelDecoder, Rejected, clock_ms
+from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.streams.dead_letters import dead_letters
+from headrace.streams.formats import Rejected
 from headrace.streams.group_offsets import first_offset, positions_of_group
 from headrace.streams.live_join import Joined, LiveJoin
 from headrace.streams.served import decode_served

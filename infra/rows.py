@@ -1,4 +1,4 @@
-"""JSON lines, Parquet → rows as JSON bytes → streams dated by the event time in their payload."""
+"""JSON lines, Parquet → rows as JSON bytes → in their topic's format, and dated by the event time in their payload."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from headrace.infra.row_format import Write
 from headrace.models.errors import BadInput
 from headrace.models.features import Topic
-from headrace.streams.codec import record_decoder, unix_ms
+from headrace.streams.codec import unix_ms
+from headrace.streams.formats import record_decoder
 from headrace.streams.rings import entity_text
 
 _END_OF_TIME = 253_402_300_799_999  # 9999-12-31, the last that RFC 3339 can write, Unix ms
@@ -31,7 +33,7 @@ class EventStream:
     topic: str
     times: NDArray[np.int64]  # event time, ms since the Unix epoch, ascending
     keys: Sequence[bytes | None]
-    values: list[bytes]  # a JSON object; its times are RFC 3339 in UTC
+    values: list[bytes]  # in the topic's format
 
     def __len__(self) -> int:
         return len(self.values)
@@ -53,7 +55,7 @@ def read_rows(place: str | Path, *, strict: bool = True, stdin: BinaryIO | None 
     return _lines_of(path, strict=strict)
 
 
-def dated(rows: Iterable[bytes], topic: Topic, key: str | None = None) -> EventStream:
+def dated(rows: Iterable[bytes], topic: Topic, key: str | None = None, write: Write | None = None) -> EventStream:
     """The rows of a topic by event time; of one time they stay in their order. `key` names the field that is the
     message key, else it is the topic's id, or there is none.
 
@@ -81,7 +83,7 @@ def dated(rows: Iterable[bytes], topic: Topic, key: str | None = None) -> EventS
         topic=topic.name,
         times=times[order],
         keys=[keys[row] for row in order],
-        values=[values[row] for row in order],
+        values=[values[row] if write is None else write(values[row]) for row in order],
     )
 
 

@@ -17,13 +17,14 @@ from headrace.models.durations import milliseconds
 from headrace.models.errors import DeclarationError
 
 ColumnKind = Literal["number", "category", "tensor"]
+Format = Literal["json", "msgpack"]
 FieldKind = Literal["number", "category", "datetime", "tensor", "entity"]
 Part = Literal["minute", "hour", "day", "weekday", "month"]
 Statistic = Literal["mean", "sum", "count", "min", "max"]
 
 
 class Field(msgspec.Struct, frozen=True):
-    """One field of an event's JSON that a feature reads."""
+    """One field of an event that a feature reads."""
 
     name: str
     kind: FieldKind
@@ -57,12 +58,14 @@ class Topic(_Topic, frozen=True, kw_only=True):
     """A topic of the user's.
 
     `time` names the payload field that holds the event time (RFC 3339 with an offset, or Unix milliseconds), `id` the
-    one that identifies a row; events and labels need it. `start` says where a group without offsets begins.
+    one that identifies a row; events and labels need it. `start` says where a group without offsets begins. `format`
+    says how values are written: as JSON objects, or as MessagePack maps with the same fields.
     """
 
     time: str
     id: str | None = None
     start: Literal["earliest", "latest"] = "earliest"
+    format: Format = "json"
     partitions: int = 1  # when `apply` creates it
 
     def __post_init__(self) -> None:
@@ -74,6 +77,7 @@ class Topic(_Topic, frozen=True, kw_only=True):
                 f"Topic({self.name!r}).id", "another field than time", self.id, "Name the id's field."
             )
         _expect_choice(f"Topic({self.name!r}).start", self.start, ("earliest", "latest"))
+        _expect_choice(f"Topic({self.name!r}).format", self.format, get_args(Format))
         if not isinstance(self.partitions, int) or self.partitions < 1:
             raise DeclarationError(f"Topic({self.name!r}).partitions", "a number from 1", self.partitions, "Set it.")
 
@@ -135,7 +139,10 @@ class Datetime(_OfField, frozen=True, kw_only=True, tag="datetime", tag_field="f
 
 
 class Tensor(_OfField, frozen=True, kw_only=True, tag="tensor", tag_field="feature"):
-    """Nested JSON arrays of numbers, or a flat one in row-major order, kept as float32[n, *shape]."""
+    """Arrays of numbers, kept as float32[n, *shape].
+
+    In an event: the bytes of float32, little-endian and row-major (in JSON as base64), or nested arrays, or a flat one.
+    """
 
     shape: Sequence[int]
 

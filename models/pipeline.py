@@ -68,6 +68,7 @@ class Pipeline:
         self._check_names()
         self._check_function_inputs()
         self._check_fields()
+        self._check_topics()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -84,6 +85,12 @@ class Pipeline:
         found = {
             feature.topic.name: feature.topic for feature in self.features if isinstance(feature, Lookup | Aggregate)
         }
+        return tuple(found.values())
+
+    @property
+    def inputs(self) -> tuple[Topic, ...]:
+        """Every topic that users write, each once: events, labels, side topics."""
+        found = {topic.name: topic for topic in (*self.side_topics, self.label.topic, self.events)}
         return tuple(found.values())
 
     @property
@@ -146,6 +153,13 @@ class Pipeline:
                 )
             if read.name == self.events.id and read.kind not in ("category", "entity"):
                 raise DeclarationError(f"field {read.name!r}", "to be read as text", read.kind, "It is the event's id.")
+
+    def _check_topics(self) -> None:
+        """One topic that is declared twice is one thing."""
+        formats = {topic.name: topic.format for topic in self.inputs}
+        for topic in (self.label.topic, *(feature.topic for feature in self.stored)):
+            if topic.format != formats[topic.name]:
+                raise DeclarationError(f"Topic({topic.name!r}).format", "one format", topic.format, "Choose.")
         times = {topic.name: topic.time for topic in self.side_topics}
         for feature in self.stored:
             if times[feature.topic.name] != feature.topic.time:

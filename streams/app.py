@@ -5,7 +5,7 @@ headrace's app has no Kafka client of Faust's: librdkafka does I/O, groups and o
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,14 @@ def streaming_app(name: str, folder: Path) -> Any:
     )
 
 
-def agent(app: Any, name: str, handle: Callable[[Chunk[Stamp]], Outcome]) -> Callable[[Chunk[Stamp]], None]:
-    """An agent that resolves each chunk's outcome with `handle`, off the event loop; gives the way to hand one over.
+def agent(
+    app: Any, name: str, handle: Callable[[Chunk[Stamp]], Outcome], executor: Executor
+) -> Callable[[Chunk[Stamp]], None]:
+    """An agent that resolves each chunk's outcome with `handle` in `executor`; gives the way to hand a chunk over.
 
     An exception goes to the chunk: the source ends the process with it.
     """
     channel = app.channel()
-    one_by_one = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     def resolve(chunk: Chunk[Stamp]) -> None:
         try:
@@ -56,7 +57,7 @@ def agent(app: Any, name: str, handle: Callable[[Chunk[Stamp]], Outcome]) -> Cal
     async def process(chunks: Any) -> None:
         loop = asyncio.get_running_loop()
         async for chunk in chunks:
-            await loop.run_in_executor(one_by_one, resolve, chunk)
+            await loop.run_in_executor(executor, resolve, chunk)
 
     app.agent(channel, name=name)(process)
 

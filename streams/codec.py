@@ -1,16 +1,16 @@
-"""event and label bytes → decoded fields.
+"""event and label bytes → decoded fields."""
 
-Messages are decoded one by one: joined into one array, two broken ones could mend each other (`{"a":[{}` `{}]}`),
-and for a typed struct the single call costs no more.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
@@ -18,19 +18,19 @@ from headrace.models.durations import iso
 from headrace.models.errors import EventRejected
 from headrace.models.features import Field, FieldKind, Topic
 from headrace.models.labels import Label
+from headrace.streams.formats import Rejected, decode_each, record_decoder
 
-Rejected = tuple[int, EventRejected]
-"""Index in the chunk, and why."""
-
+_USUAL_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z$"
 _END_OF_TIME = 253_402_300_799_999  # 9999-12-31, the last that RFC 3339 can write, Unix ms
 Moment = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[int, msgspec.Meta(ge=0, le=_END_OF_TIME)]
+Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]  # MessagePack has NaN
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 _TYPES: Mapping[FieldKind, Any] = {
-    "number": float,
+    "number": Finite,
     "category": str | int | bool,
     "datetime": Moment,
-    "tensor": list[Any],
-    "entity": str | int | float | bool,
+    "tensor": memoryview | list[Any],  # of the message's own bytes, where they are its format's
+    "entity": str | int | Finite | bool,
 }
 
 
@@ -59,61 +59,6 @@ class Decoded:
             times=self.times[rows],
             fields={name: [values[row] for row in rows] for name, values in self.fields.items()},
         )
-
-
-def decode_each(
-    decode: Callable[[bytes], Any], values: Sequence[bytes | None], time_field: str
-) -> tuple[list[int], list[Any], list[Rejected]]:
-    """Every value through `decode`: indexes and rows of the good ones, and the rejected. No bytes raise."""
-    try:
-        return list(range(len(values))), [decode(value) for value in values], []  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001  one at a time below, where each gets its reason
-        kept: list[int] = []
-        rows: list[Any] = []
-        rejected: list[Rejected] = []
-        for index, value in enumerate(values):
-            try:
-                rows.append(_decode_one(decode, value, time_field))
-                kept.append(index)
-            except EventRejected as error:
-                rejected.append((index, error))
-        return kept, rows, rejected
-
-
-def _decode_one(decode: Callable[[bytes], Any], value: bytes | None, time_field: str) -> Any:
-    if value is None:
-        raise EventRejected("tombstone", "expected a JSON object, got a record without a value")
-    if not value:
-        raise EventRejected("empty", "expected a JSON object, got an empty value")
-    try:
-        return decode(value)
-    except msgspec.ValidationError as error:
-        of_time = f"`$.{time_field}`" in str(error) or f"required field `{time_field}`" in str(error)
-        raise EventRejected("no_time" if of_time else "wrong_shape", str(error)) from error
-    except UnicodeDecodeError as error:
-        raise EventRejected("not_utf8", str(error)) from error
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise EventRejected("not_json" if _is_utf8(value) else "not_utf8", str(error)) from error
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def record_decoder(name: str, types: Mapping[str, tuple[Any, bool]]) -> tuple[Callable[[bytes], Any], dict[str, str]]:
-    """A decoder for objects with these fields (JSON name → type, required), and the attribute that holds each."""
-    attributes = {field: f"f{place}" for place, field in enumerate(types)}
-    members: list[Any] = []
-    for field, (kind, required) in types.items():
-        members.append((attributes[field], kind) if required else (attributes[field], kind | None, None))
-    struct = msgspec.defstruct(
-        name, members, rename={held: field for field, held in attributes.items()}, kw_only=True, gc=False
-    )
-    return msgspec.json.Decoder(struct).decode, attributes
 
 
 def unix_ms(moment: datetime | int) -> int:
@@ -147,13 +92,13 @@ class EventDecoder:
         }
         types[topic.id] = (_Text | int, True)
         types[topic.time] = (Moment, True)
-        self._decode, attributes = record_decoder("Event", types)
+        self._decode, attributes = record_decoder("Event", types, topic.format)
         self._columns = tuple(attributes)  # in the order of the decoded rows
         self._topic, self._names, self._max_future_ms = topic, [field.name for field in fields], max_future_ms
 
     def decode(self, values: Sequence[bytes | None], now_ms: int) -> Decoded:
         """`now_ms` is the clock, Unix ms."""
-        kept, rows, rejected = decode_each(self._decode, values, self._topic.time)
+        kept, rows, rejected = decode_each(self._decode, values, self._topic.time, self._topic.format)
         columns: Mapping[str, Sequence[Any]] = dict.fromkeys(self._columns, ())
         if rows:  # one transposition for all fields: an attribute at a time costs half as much again
             columns = dict(zip(self._columns, zip(*map(astuple, rows), strict=True), strict=True))
@@ -184,16 +129,19 @@ class LabelDecoder:
 
     def __init__(self, label: Label, max_future_ms: int) -> None:
         topic = label.topic
-        types: dict[str, tuple[Any, bool]] = {label.field: (float | bool, True)}
+        types: dict[str, tuple[Any, bool]] = {label.field: (Finite | bool, True)}
         types[topic.id or ""] = (_Text | int, True)
         types[topic.time] = (Moment, True)
-        self._decode, held = record_decoder("Label", types)
+        self._decode, held = record_decoder("Label", types, topic.format)
         self._id, self._time, self._field = held[topic.id or ""], held[topic.time], held[label.field]
         self._label, self._max_future_ms = label, max_future_ms
+        # a datetime object per label would cost more than all the rest of it: `columns` reads its text at once
+        self._unparsed, _ = record_decoder("Label", types | {topic.time: (str | int, True)}, topic.format)
 
     def decode(self, values: Sequence[bytes | None], now_ms: int) -> tuple[list[int], list[LabelRow], list[Rejected]]:
         """Indexes and rows of the good labels, and the rejected."""
-        kept, rows, rejected = decode_each(self._decode, values, self._label.topic.time)
+        topic = self._label.topic
+        kept, rows, rejected = decode_each(self._decode, values, topic.time, topic.format)
         good: list[int] = []
         labels: list[LabelRow] = []
         for index, row in zip(kept, rows, strict=True):
@@ -208,6 +156,42 @@ class LabelDecoder:
             except EventRejected as error:
                 rejected.append((index, error))
         return good, labels, rejected
+
+    def columns(
+        self, values: Sequence[bytes | None], now_ms: int
+    ) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
+        """Ids, times (Unix ms) and values of the labels that `decode` calls good, without an object for each."""
+        try:
+            return self._columns_at_once(values, now_ms + self._max_future_ms)
+        except Exception:  # noqa: BLE001  one at a time below: what is wrong costs one label and not the chunk
+            _, rows, _ = self.decode(values, now_ms)
+            times, given = np.array([row.time for row in rows], np.int64), [row.value for row in rows]
+            return [row.id for row in rows], times, np.array(given, np.float64)
+
+    def _columns_at_once(
+        self, values: Sequence[bytes | None], latest_ms: int
+    ) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
+        """Raises where any label is not good, or its time is not written in the usual way."""
+        rows = [self._unparsed(value) for value in values]  # type: ignore[arg-type]  # None raises
+        ids, moments, given = (list(map(attrgetter(held), rows)) for held in (self._id, self._time, self._field))
+        times = _usual_times(moments)
+        if len(times) and not 0 <= times.min() <= times.max() <= min(latest_ms, _END_OF_TIME):
+            raise ValueError(times)
+        bits = np.array(given, np.float64).view(np.int64)  # by bits, or -0.0 would be merged with 0.0
+        distinct, places = np.unique(bits, return_inverse=True)
+        learnt = [self._label.value({self._label.field: value}) for value in distinct.view(np.float64).tolist()]
+        return [value if type(value) is str else str(value) for value in ids], times, np.array(learnt)[places]
+
+
+def _usual_times(moments: list[str | int]) -> NDArray[np.int64]:
+    """Unix ms of a chunk that has numbers alone, or texts in UTC with seconds or milliseconds alone. Raises else."""
+    kinds = set(map(type, moments))
+    if kinds <= {int}:
+        return np.array(moments, np.int64)
+    texts = pa.array(moments, pa.string())
+    if not pc.all(pc.match_substring_regex(texts, _USUAL_TIME)).as_py():
+        raise ValueError(moments)
+    return np.asarray(texts.cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64()))
 
 
 def clock_ms() -> int:

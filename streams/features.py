@@ -1,6 +1,8 @@
 """decoded events (+ rings as of their time) → raw feature columns."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.models.errors import EventRejected
+from headrace.models.facts import FEATURE_STORE, FUNCTION
 from headrace.models.features import (
     Aggregate,
     AnyFeature,
@@ -47,36 +50,54 @@ class FeaturePlan:
         self.rings = rings_of(feature for feature in self.features if isinstance(feature, Lookup | Aggregate))
         self._functions = [(feature, load(feature.fn)) for feature in self.features if isinstance(feature, Function)]
 
-    def compute(self, decoded: Decoded, store: FeatureStore | None) -> tuple[Decoded, dict[str, Array]]:
-        """Columns for every event that is left: one that a feature cannot take joins the rejected."""
+    def compute(
+        self, decoded: Decoded, store: FeatureStore | None, spent: dict[str, float] | None = None
+    ) -> tuple[Decoded, dict[str, Array]]:
+        """Columns for every event that is left: one that a feature cannot take joins the rejected.
+
+        `spent` counts the seconds of the feature store and of each function, also of those in vain.
+        """
+        spent = {} if spent is None else spent
         bad: dict[int, EventRejected] = {}
         columns: dict[str, Array] = {}
         for feature in self.features:
             if not isinstance(feature, Lookup | Aggregate | Function):
                 columns = {**_own_columns(feature, decoded, bad), **columns}
         if bad:
-            return self.compute(decoded.without(list(bad.items())), store)
-        self._read_rings(decoded, store, columns)
+            return self.compute(decoded.without(list(bad.items())), store, spent)
+        self._read_rings(decoded, store, columns, spent)
         for feature, function in self._functions:
             inputs = dict(columns)
             for own in feature.own_inputs:
                 inputs.update(_own_columns(own, decoded, bad))
-            columns[feature.name] = _call(feature, function, [inputs[name] for name in feature.input_columns], bad)
+            given = [inputs[name] for name in feature.input_columns]
+            begun = monotonic()
+            columns[feature.name] = _call(feature, function, given, bad)
+            _count(spent, FUNCTION + feature.name, monotonic() - begun)
         if bad:
-            return self.compute(decoded.without(list(bad.items())), store)
+            return self.compute(decoded.without(list(bad.items())), store, spent)
         return decoded, columns
 
-    def _read_rings(self, decoded: Decoded, store: FeatureStore | None, columns: dict[str, Array]) -> None:
+    def _read_rings(
+        self, decoded: Decoded, store: FeatureStore | None, columns: dict[str, Array], spent: dict[str, float]
+    ) -> None:
         """One round trip for all rings of the chunk."""
         if not self.rings:
             return
         if store is None:  # the composition root gives one wherever a pipeline declares a Lookup or Aggregate
             raise ValueError(self.rings)
         asked = [(ring, readers, *ring_keys(ring, decoded.fields)) for ring, readers in self.rings.items()]
-        found = iter(store.read([key for _, _, keys, _ in asked for key in keys]))
+        wanted = [key for _, _, keys, _ in asked for key in keys]
+        begun = monotonic()
+        found = iter(store.read(wanted))
+        _count(spent, FEATURE_STORE, monotonic() - begun)
         for ring, readers, keys, index in asked:
             rings = [next(found) for _ in keys]
             columns.update(columns_as_of(ring, readers, rings, index, decoded.times))
+
+
+def _count(spent: dict[str, float], part: str, seconds: float) -> None:
+    spent[part] = spent.get(part, 0.0) + seconds
 
 
 def _first_of_each_name(features: Sequence[AnyFeature]) -> tuple[Column, ...]:
@@ -111,24 +132,47 @@ def _texts(values: Sequence[Any]) -> Array:
 
 
 def _tensor(feature: Tensor, values: Sequence[Any], bad: dict[int, EventRejected]) -> Array:
-    shape = tuple(feature.shape)
+    """Binary values of a chunk are one array at once; where one is anything else, each is read by itself."""
+    shape, size = tuple(feature.shape), prod(feature.shape)
+    if set(map(type, values)) == {memoryview} and set(map(len, values)) == {4 * size}:
+        rows = _as_floats(bytearray().join(values)).reshape(-1, *shape)
+        finite = np.isfinite(rows).reshape(len(values), size).all(axis=1)
+        for row in np.flatnonzero(~finite).tolist():
+            bad.setdefault(row, _wrong_tensor(feature, "got NaN or infinity"))
+        return rows
     rows = np.zeros((len(values), *shape), np.float32)
     for row, value in enumerate(values):
         try:
-            given = np.asarray(value)
-            if given.dtype.kind not in "iuf":  # texts and booleans that look like numbers are none
-                raise ValueError(f"got {given.dtype}")  # noqa: TRY301  numpy raises the same for ragged lists
-            with np.errstate(over="ignore"):  # an infinity is not finite either
-                given = given.astype(np.float32)
-            if given.size != rows[row].size or given.ndim not in (1, len(shape)) or not np.isfinite(given).all():
-                raise ValueError(f"got {given.shape}")  # noqa: TRY301  as above
+            given = _as_floats(value) if isinstance(value, memoryview) else _numbers(value)
+            if given.size != size or given.ndim not in (1, len(shape)):
+                raise ValueError(f"got shape {list(given.shape)}")  # noqa: TRY301  numpy raises the same, if ragged
+            if not np.isfinite(given).all():
+                raise ValueError("got NaN or infinity")  # noqa: TRY301  as above
             rows[row] = given.reshape(shape)
         except (ValueError, TypeError) as error:
-            detail = (
-                f"field {feature.field!r}: expected finite numbers of shape {list(shape)} or as many in a row; {error}"
-            )
-            bad.setdefault(row, EventRejected("wrong_shape", detail))
+            binary = isinstance(value, memoryview) and len(value) != 4 * size
+            got = f"got {len(value)} bytes" if binary else str(error)
+            bad.setdefault(row, _wrong_tensor(feature, got))
     return rows
+
+
+def _as_floats(data: memoryview | bytearray) -> NDArray[np.float32]:
+    """Shares the memory of `data`, as long as this machine is little-endian, too."""
+    return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+
+
+def _numbers(value: Any) -> Array:
+    given: Array = np.asarray(value)
+    if given.dtype.kind not in "iuf":  # texts and booleans that look like numbers are none
+        raise ValueError(f"got an array of {given.dtype}")
+    with np.errstate(over="ignore"):  # an infinity is not finite either
+        return given.astype(np.float32)
+
+
+def _wrong_tensor(feature: Tensor, got: str) -> EventRejected:
+    size = prod(feature.shape)
+    expected = f"{size} finite numbers of shape {list(feature.shape)} or in a row, or {4 * size} bytes of float32"
+    return EventRejected("wrong_shape", f"field {feature.field!r}: expected {expected}; {got}")
 
 
 def _call(feature: Function, function: Any, inputs: Sequence[Array], bad: dict[int, EventRejected]) -> Array:

@@ -14,8 +14,9 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
 from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER
 from headrace.streams.chunk import Chunk, Outcome
-from headrace.streams.codec import Decoded, Rejected, clock_ms
+from headrace.streams.codec import Decoded, clock_ms
 from headrace.streams.dead_letters import dead_letters, headers_of_each
+from headrace.streams.formats import Rejected
 from headrace.streams.model import LiveModel
 from headrace.streams.out import Headers, Message, Out, Outs, each
 from headrace.streams.predictions import Predictions

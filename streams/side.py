@@ -36,7 +36,10 @@ class SideRows:
         by_topic: dict[str, list[Any]] = {}
         for ring in rings_of(pipeline.stored):
             by_topic.setdefault(prefix + ring.topic, []).append(ring)
-        self._decoders = {topic: SideDecoder(rings, pipeline.max_future_ms) for topic, rings in by_topic.items()}
+        formats = {prefix + topic.name: topic.format for topic in pipeline.side_topics}
+        self._decoders = {
+            topic: SideDecoder(rings, pipeline.max_future_ms, formats[topic]) for topic, rings in by_topic.items()
+        }
         self._starts = {prefix + topic.name: topic.start for topic in pipeline.side_topics}
 
     @property

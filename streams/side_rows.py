@@ -10,11 +10,13 @@ from struct import Struct
 from typing import Any
 
 from headrace.models.errors import EventRejected
-from headrace.streams.codec import Moment, Rejected, decode_each, record_decoder, time_error, unix_ms
+from headrace.models.features import Format
+from headrace.streams.codec import Finite, Moment, time_error, unix_ms
+from headrace.streams.formats import Rejected, decode_each, record_decoder
 from headrace.streams.rings import RingSpec, entity_texts
 
-_ENTITY = str | int | float | bool
-_VALUE = float | bool
+_ENTITY = str | int | Finite | bool
+_VALUE = Finite | bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +35,21 @@ class SideDecoder:
     A row that lacks one of a ring's `by`, or an aggregate's value, is a good row that this ring does not hold.
     """
 
-    def __init__(self, rings: Sequence[RingSpec], max_future_ms: int) -> None:
+    def __init__(self, rings: Sequence[RingSpec], max_future_ms: int, written: Format = "json") -> None:
         (self._time,) = {ring.time for ring in rings}
         entities = {name for ring in rings for name in ring.by}
         values = {name for ring in rings for name in ring.fields} - {self._time}
         types: dict[str, tuple[Any, bool]] = dict.fromkeys(sorted(values), (_VALUE, False))
         types |= dict.fromkeys(sorted(entities), (_ENTITY, False))
         types[self._time] = (Moment, False)  # optional here: its absence has a reason of its own
-        self._decode, held = record_decoder("SideRow", types)
+        self._decode, held = record_decoder("SideRow", types, written)
         self._of = {name: attrgetter(attribute) for name, attribute in held.items()}
         self._entities, self._values, self._both = entities, values, sorted(entities & values)
-        self._rings, self._max_future_ms = tuple(rings), max_future_ms
+        self._rings, self._max_future_ms, self._written = tuple(rings), max_future_ms, written
 
     def decode(self, values: Sequence[bytes | None], now_ms: int) -> SideChunk:
         """`now_ms` is the clock, Unix ms: a row from further ahead than `max_future_ms` would poison the watermark."""
-        kept, decoded, rejected = decode_each(self._decode, values, self._time)
+        kept, decoded, rejected = decode_each(self._decode, values, self._time, self._written)
         rows: list[Any] = []
         times: list[int] = []
         moment_of, latest = self._of[self._time], now_ms + self._max_future_ms

@@ -7,10 +7,10 @@ order in which chunks were taken; positions are committed after their records ar
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic, time
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition as Place
@@ -21,12 +21,13 @@ from headrace.models.features import Topic
 from headrace.streams.chunk import Chunk, Outcome, Settled, Stamp, TopicPartition, next_offsets
 from headrace.streams.out import Message, Out, Outs, each
 
-_CHUNKS_IN_FLIGHT = 2  # one with the agent, one ready behind it
 _FIRST_ROWS = 500  # nobody knows yet how fast the model is
 _PIECE_ROWS = 500  # taken at once: what a chunk may exceed its bytes by, if records suddenly grow
 _IDLE_SECONDS = 0.05  # how long an idle source waits for the first event before it looks around
 _DRAIN_SECONDS = 20.0  # for chunks in flight when partitions are taken away or the worker stops
+_BESIDE_SECONDS = 0.002
 _BROKER_SECONDS = 30.0
+_Answer = TypeVar("_Answer")
 
 _NO_MENDING = frozenset(
     {
@@ -106,14 +107,18 @@ class Source(Generic[Stamp]):
         observer: Observer,
         between: Callable[[Mapping[TopicPartition, int]], Sequence[Out]] = lambda _positions: (),
         forget: Callable[[Iterable[TopicPartition]], None] = lambda _partitions: None,
+        work: Callable[[float], bool] | None = None,
         limits: Limits = Limits(),
     ) -> None:
+        """`work` does what the agent left to this thread, if anything comes within so many seconds."""
         self.name = name
         self.moved_at = monotonic()  # when a position last moved, seconds
         self._consumer, self._sink, self._positions, self._limits = consumer, sink, positions, limits
         self._topics = [topic.name for topic in topics]
         self._stamp, self._between, self._hand_over, self._observer = stamp, between, hand_over, observer
-        self._forget = forget
+        self._forget, self._work = forget, work
+        self._most_in_flight = 1 if work else 2  # one with the agent; another behind it where that is another thread
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{name}")
         self._owned: dict[TopicPartition, int] = {}  # the next offset to take
         self._durable: dict[TopicPartition, int] = {}  # the next offset to commit
         self._read_through: dict[TopicPartition, int] = {}  # the end that was reached, with transactions' markers
@@ -161,6 +166,7 @@ class Source(Generic[Stamp]):
             self._drain()
             self._commit()
             self._consumer.close()
+            self._beside.shutdown()
         except BaseException as error:  # noqa: BLE001  the process's root reads it from `ended`
             self._ended.set_exception(error)
         else:
@@ -172,7 +178,7 @@ class Source(Generic[Stamp]):
         Between only after taking: a partition may have come with its first messages, and its history begins before
         them. Committing comes last, while the agent works on what it was given.
         """
-        if len(self._in_flight) >= _CHUNKS_IN_FLIGHT:
+        if len(self._in_flight) >= self._most_in_flight:
             self._hold()
             self._produce_ready()
         messages = self._take()
@@ -224,8 +230,11 @@ class Source(Generic[Stamp]):
         self._hand_over(chunk)
 
     def _await_oldest(self, seconds: float) -> bool:
+        outcome = self._in_flight[0].outcome
+        if self._work is not None:
+            return outcome.done() or (self._work(seconds) and outcome.done())
         try:
-            self._in_flight[0].outcome.exception(timeout=seconds)
+            outcome.exception(timeout=seconds)
         except TimeoutError:
             return False
         return True
@@ -286,13 +295,8 @@ class Source(Generic[Stamp]):
         """(1) every record acknowledged, (2) positions made durable."""
         if not self._settled and not self._positions.pending:
             return
-        begun = monotonic()
-        self._sink.flush()
-        flushed = monotonic()
-        again = self._positions.commit(self._consumer, self._settled, self._owned)
+        again = self._while_working(self._made_durable)
         self._committed_at = monotonic()
-        self._seconds["acknowledge"] += flushed - begun
-        self._seconds["commit"] += self._committed_at - flushed
         if not self._positions.pending:
             self._durable = dict(self._owned)
             for chunk in reversed(self._in_flight):
@@ -303,6 +307,25 @@ class Source(Generic[Stamp]):
         self._settled.clear()
         if again:
             self._drop_in_flight(again)
+
+    def _made_durable(self) -> Mapping[TopicPartition, int]:
+        begun = monotonic()
+        self._sink.flush()
+        flushed = monotonic()
+        again = self._positions.commit(self._consumer, self._settled, self._owned)
+        self._seconds["acknowledge"] += flushed - begun
+        self._seconds["commit"] += monotonic() - flushed
+        return again
+
+    def _while_working(self, call: Callable[[], _Answer]) -> _Answer:
+        """The broker's answer, which takes milliseconds, while this thread does the agent's next chunk: it neither
+        takes nor produces meanwhile."""
+        if self._work is None or not self._in_flight:
+            return call()
+        answer = self._beside.submit(call)
+        while not (answer.done() or self._in_flight[0].outcome.done()):
+            self._work(_BESIDE_SECONDS)
+        return answer.result()
 
     def _acknowledged(self) -> Acknowledged:
         seconds = dict(self._seconds)

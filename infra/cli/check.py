@@ -79,15 +79,20 @@ _Rows = tuple[list[bytes], list[bytes] | None, dict[str, list[bytes]]]
 
 
 def _from_files(pipeline: "Pipeline", events: str, labels: str | None, side: list[str]) -> _Rows:
+    from headrace.infra.row_format import writer  # noqa: PLC0415
     from headrace.infra.rows import read_rows  # noqa: PLC0415
     from headrace.infra.services.backfill import check_side, side_files  # noqa: PLC0415  heavy: only for this command
 
     places = side_files(side)
     check_side(pipeline, places)
+
+    def rows(place: str, topic: str) -> list[bytes]:
+        return list(map(writer(pipeline, topic), read_rows(place, strict=False)))
+
     return (
-        list(read_rows(events, strict=False)),
-        None if labels is None else list(read_rows(labels, strict=False)),
-        {topic: list(read_rows(place, strict=False)) for topic, place in places.items()},
+        rows(events, pipeline.events.name),
+        None if labels is None else rows(labels, pipeline.label.topic.name),
+        {topic: rows(place, topic) for topic, place in places.items()},
     )
 
 

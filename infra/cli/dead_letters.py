@@ -54,13 +54,14 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """One record as it was: key, value and headers, its source, and why it was parked."""
-        from headrace.infra.services.letters import letter, shown  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.letters import letter, shown, shown_value  # noqa: PLC0415  heavy, as above
 
-        found = letter(*named(file), source)
+        settings, names = named(file)
+        found = letter(settings, names, source)
         if output is Output.json:
             print_json(_as_json(found))
             return
-        value = shown(found.value)
+        value = shown_value(names, found)
         size = f" ({len(found.value):,} bytes)" if found.value is not None else ""
         print_facts(
             [

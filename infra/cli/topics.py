@@ -15,12 +15,14 @@ from headrace.infra.cli.output import (
     progress,
     say,
 )
-from headrace.infra.cli.places import named, reached, stop_signals
+from headrace.infra.cli.places import named, one_pipeline, reached, stop_signals
 
 _POLL_SECONDS = 0.2
 _PRODUCE = """Example: headrace produce flights flights.jsonl --key flight_id
 
-Example: kcat -C … | headrace produce flights -"""
+Example: kcat -C … | headrace produce flights -
+
+Example: headrace produce images images.jsonl --pipeline images.py   (whose Topic says format="msgpack")"""
 
 
 class From(StrEnum):
@@ -73,19 +75,24 @@ def _produce(app: typer.Typer) -> None:
         topic: Annotated[str, typer.Argument(help="without the prefix")],
         file: Annotated[str, typer.Argument(help="JSON lines or .parquet; - for standard input")] = "-",
         key: Annotated[str | None, typer.Option(help="the field whose text is the message key")] = None,
+        pipeline: Annotated[str | None, typer.Option(help="a pipeline file: rows go in the topic's format")] = None,
         raw: Annotated[bool, typer.Option("--raw", help="lines as they are, JSON or not")] = False,
         output: OutputOption = Output.text,
     ) -> None:
         """Sends rows to a topic, and returns when the broker has them all.
 
-        A file with a line that is no JSON is refused as a whole; standard input is sent up to that line.
+        A file with a line that is no JSON is refused as a whole; standard input is sent up to that line. Rows go as
+        JSON, or in the format that the topic has in a pipeline file.
         """
-        from headrace.infra.services.produce import produce as send  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.row_format import writer  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.produce import produce as send  # noqa: PLC0415
         from headrace.infra.services.produce import rows_of, size_of  # noqa: PLC0415
 
+        write = writer(one_pipeline(pipeline)[1], topic) if pipeline is not None and not raw else None
         settings = reached()
+        rows = rows_of(file, key, raw=raw, write=write)
         with progress(f"to {settings.prefixed(topic)}", size_of(file)) as (bar, task):
-            count = send(settings, topic, rows_of(file, key, raw=raw), lambda sent: bar.update(task, completed=sent))
+            count = send(settings, topic, rows, lambda sent: bar.update(task, completed=sent))
         if output is Output.json:
             print_json({"topic": settings.prefixed(topic), "delivered": count})
         else:

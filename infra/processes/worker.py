@@ -31,6 +31,7 @@ from headrace.streams.app import agent, started, streaming_app
 from headrace.streams.chunk import TopicPartition
 from headrace.streams.group_offsets import GroupOffsets
 from headrace.streams.infer import Inference
+from headrace.streams.inline import Inline
 from headrace.streams.rings import FeatureStore
 from headrace.streams.side import SideRows
 from headrace.streams.sink import AcknowledgedSink
@@ -115,6 +116,7 @@ class Worker:
         stack.callback(artifacts.close)
         stack.callback(follower.stop)
         events = Topic(names.events, time=pipeline.events.time, id=pipeline.events.id, start=pipeline.events.start)
+        inline = Inline()
         sink, positions = self._delivery(GroupOffsets([events]))
         return Source(
             "infer",
@@ -125,7 +127,8 @@ class Worker:
             stamp=swap.current,
             between=swap.between,
             forget=swap.forget,
-            hand_over=agent(self._app, "infer", inference.handle),
+            hand_over=agent(self._app, "infer", inference.handle, inline),
+            work=inline.work,
             observer=self._observer,
             limits=self._limits(),
         )
@@ -150,6 +153,7 @@ class Worker:
     def _features_source(self, store: FeatureStore) -> Source[Any]:
         names = self._names
         topics = [Topic(names.of(side.name), time=side.time, start=side.start) for side in self._pipeline.side_topics]
+        inline = Inline()
         side_rows = SideRows(self._pipeline, names.topics.dead_letters, store, self._settings.prefix)
         return Source(
             "features",
@@ -158,7 +162,8 @@ class Worker:
             topics=topics,
             positions=side_rows,
             stamp=lambda: None,
-            hand_over=agent(self._app, "features", side_rows.handle),
+            hand_over=agent(self._app, "features", side_rows.handle, inline),
+            work=inline.work,
             observer=self._observer,
             limits=self._limits(),
         )

@@ -10,10 +10,12 @@ import numpy as np
 
 from headrace.infra.names import Names
 from headrace.infra.replay import Replay, Rows, Slice, feature_store
-from headrace.infra.rows import dated, read_rows
+from headrace.infra.row_format import writer
+from headrace.infra.rows import EventStream, dated, read_rows
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import from_end
 from headrace.models.errors import BadInput
+from headrace.models.features import Topic
 from headrace.models.metrics import measure
 from headrace.models.pipeline import Pipeline
 from headrace.models.records import Prediction
@@ -58,10 +60,14 @@ def rows_of(pipeline: Pipeline, files: Files) -> Rows:
     """Raises BadInput for what is no row, and for a side topic that the pipeline does not read."""
     check_side(pipeline, files.side)
     topics = {topic.name: topic for topic in pipeline.side_topics}
+
+    def stream(place: str, topic: Topic, key: str | None = None) -> EventStream:
+        return dated(read_rows(place), topic, key, writer(pipeline, topic.name))
+
     rows = Rows(
-        events=dated(read_rows(files.events), pipeline.events, files.key),
-        labels=dated(read_rows(files.labels), pipeline.label.topic) if files.labels else None,
-        side=[dated(read_rows(place), topics[name]) for name, place in files.side.items()],
+        events=stream(files.events, pipeline.events, files.key),
+        labels=stream(files.labels, pipeline.label.topic) if files.labels else None,
+        side=[stream(place, topics[name]) for name, place in files.side.items()],
     )
     if not len(rows.events):
         raise BadInput(f"--events: expected events, {files.events} has none.")

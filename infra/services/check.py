@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.infra.row_format import readable
 from headrace.infra.services.check_findings import (
     about_columns,
     about_events,
@@ -89,7 +90,7 @@ def check(
         last_event=iso(int(times.max())) if decoded else "",
         side_rows={topic: len(rows) for topic, rows in sides.items()},
         columns=reports,
-        rejected=_rejections(replayed.dead_letters),
+        rejected=_rejections(pipeline, replayed.dead_letters),
         labels=label_report,
         shapes=_shapes(pipeline, columns) if decoded else None,
         overfit=overfit,
@@ -133,7 +134,8 @@ def _column(column: Column, values: NDArray[Any]) -> ColumnReport:
     )
 
 
-def _rejections(letters: Sequence[DeadLetter]) -> tuple[Rejections, ...]:
+def _rejections(pipeline: Pipeline, letters: Sequence[DeadLetter]) -> tuple[Rejections, ...]:
+    formats = {topic.name: topic.format for topic in pipeline.inputs}
     groups: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
         groups.setdefault((letter.topic, letter.reason), []).append(letter)
@@ -143,7 +145,7 @@ def _rejections(letters: Sequence[DeadLetter]) -> tuple[Rejections, ...]:
             reason=reason,
             count=len(found),
             detail=_printable(found[0].detail),
-            example=_printable((found[0].value or b"").decode(errors="replace")[:_SHOWN]),
+            example=_printable(readable(found[0].value or b"", formats[topic])[:_SHOWN]),
         )
         for (topic, reason), found in groups.items()
     )

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from headrace.infra.names import Names
+from headrace.infra.row_format import readable
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader
 from headrace.models.durations import iso
@@ -77,13 +78,15 @@ def letter(settings: Settings, names: Names, wanted: str | None = None) -> Lette
 
 
 def shown(data: bytes | None) -> str | None:
-    """Bytes for a person: UTF-8 as it is, else as hexadecimal numbers after 0x."""
-    if data is None:
-        return None
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return f"0x{data.hex()}"
+    """Bytes for a person; of the format see `readable`."""
+    return None if data is None else readable(data)
+
+
+def shown_value(names: Names, found: Letter) -> str | None:
+    """The record, by its topic's format."""
+    formats = {names.of(topic.name): topic.format for topic in names.pipeline.inputs}
+    topic = found.source.rsplit("/", 2)[0]
+    return None if found.value is None else readable(found.value, formats.get(topic, "json"))
 
 
 def _letter(message: Any) -> Letter:

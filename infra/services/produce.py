@@ -1,4 +1,4 @@
-"""rows → a topic: every row checked before it goes, every delivery acknowledged."""
+"""rows → a topic, in its format: every row checked before it goes, every delivery acknowledged."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -8,6 +8,7 @@ import msgspec
 from confluent_kafka import KafkaError, Producer
 
 from headrace.infra.kafka import producer_config
+from headrace.infra.row_format import Write
 from headrace.infra.rows import read_rows
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import partitions_of
@@ -20,16 +21,17 @@ Row = tuple[bytes | None, bytes]
 """Key, value."""
 
 
-def rows_of(place: str, key: str | None = None, *, raw: bool = False) -> Iterator[Row]:
+def rows_of(place: str, key: str | None = None, *, raw: bool = False, write: Write | None = None) -> Iterator[Row]:
     """The rows of a file, or of standard input ("-"), each with the text of its field `key` as message key.
 
     Raises BadInput at the first that is no JSON or lacks the key; `raw` lets such rows through, without a key. A file
     is read twice, so that it is refused before any of it was handed out; standard input can only be read once.
+    `write` gives what goes on the topic; without it, JSON does.
     """
     if place != "-" and not raw:
-        for _ in _keyed(place, key, raw=raw):
+        for _ in _keyed(place, key, write, raw=raw):
             pass
-    return _keyed(place, key, raw=raw)
+    return _keyed(place, key, write, raw=raw)
 
 
 def produce(settings: Settings, topic: str, rows: Iterable[Row], sent: Callable[[int], None] = lambda _: None) -> int:
@@ -64,10 +66,10 @@ def produce(settings: Settings, topic: str, rows: Iterable[Row], sent: Callable[
     return count
 
 
-def _keyed(place: str, key: str | None, *, raw: bool) -> Iterator[Row]:
+def _keyed(place: str, key: str | None, write: Write | None, *, raw: bool) -> Iterator[Row]:
     for number, value in enumerate(read_rows(place, strict=not raw), start=1):
         try:
-            yield None if key is None else _key(value, key), value
+            yield None if key is None else _key(value, key), value if write is None else write(value)
         except BadInput as error:
             if not raw:
                 raise BadInput(f"{place}, row {number}: {error}") from error

@@ -215,6 +215,36 @@ def test_a_large_batch_is_split_into_records_of_at_most_512_kb_and_offsets_go_on
     assert sum(decode_served(value).num_rows for value, _, _ in parts) == 200
 
 
+def test_of_rows_that_differ_in_size_none_shares_a_record_that_is_too_large():
+    features = [Category("c")]
+    sizes = [10] * 50 + [700_000] + [10] * 50 + [300_000] * 3
+    batch = batch_of(features, *columns(*[event(c="x" * size) for size in sizes], features=features))
+    parts = encode_served(batch)
+    assert all(len(value) <= 520 * 1024 or first == last for value, first, last in parts)
+    assert [row for _, first, last in parts for row in range(first, last + 1)] == list(range(104))
+
+
+def test_slices_of_a_batch_of_tensors_carry_their_own_rows_alone():
+    features, pixels = [Tensor("t", shape=[3, 64, 64])], np.random.default_rng(0).random((50, 12_288), np.float32)
+    decoded, _ = columns(*[event()] * 50, features=X)
+    batch = batch_of(features, decoded, {"t": pixels.reshape(50, 3, 64, 64)})
+    parts = encode_served(batch)
+    assert [last - first + 1 for _, first, last in parts] == [10] * 5
+    assert sum(len(value) for value, _, _ in parts) < 1.01 * batch.nbytes
+    back = pa.Table.from_batches([decode_served(value) for value, _, _ in parts]).combine_chunks()
+    assert np.array_equal(back["t"].chunk(0).flatten().to_numpy().reshape(50, 12_288), pixels)
+
+
+def test_a_served_record_is_what_arrows_own_stream_writer_writes():
+    features = [Number("x", nullable=True), Category("c"), Tensor("t", shape=[2])]
+    batch = batch_of(features, *columns(event(c="é", t=[1, 2]), event(x=None, c="b", t=[3, 4]), features=features))
+    for part in (batch, batch.slice(1)):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, part.schema) as stream:
+            stream.write_batch(part)
+        assert encode_served(part)[0][0] == sink.getvalue().to_pybytes()
+
+
 @given(st.binary(max_size=200))
 def test_what_is_no_served_batch_is_refused(value):
     with pytest.raises(EventRejected, match=r"not_arrow|wrong_shape"):
