@@ -55,9 +55,8 @@ def agent(
             chunk.outcome.set_exception(error)
 
     async def process(chunks: Any) -> None:
-        loop = asyncio.get_running_loop()
         async for chunk in chunks:
-            await loop.run_in_executor(executor, resolve, chunk)
+            executor.submit(resolve, chunk)  # in order, one by one; the source bounds what is in flight
 
     app.agent(channel, name=name)(process)
 

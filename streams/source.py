@@ -21,7 +21,9 @@ from headrace.models.features import Topic
 from headrace.streams.chunk import Chunk, Outcome, Settled, Stamp, TopicPartition, next_offsets
 from headrace.streams.out import Message, Out, Outs, each
 
+_CHUNKS_IN_FLIGHT = 2  # one that the agent works on, one on its way to it
 _FIRST_ROWS = 500  # nobody knows yet how fast the model is
+_FEW_ROWS = 500  # a chunk of fewer is no backlog
 _PIECE_ROWS = 500  # taken at once: what a chunk may exceed its bytes by, if records suddenly grow
 _IDLE_SECONDS = 0.05  # how long an idle source waits for the first event before it looks around
 _DRAIN_SECONDS = 20.0  # for chunks in flight when partitions are taken away or the worker stops
@@ -46,15 +48,16 @@ class Limits:
     """How much is taken at once, and how long it may wait to become durable.
 
     A chunk is whatever is there, so it is small where events trickle and large where they queue. A chunk's fixed cost
-    (two threads and an event loop wake up) is about 1 ms: at 8,000 rows it is a few per cent of their own cost.
+    (an event loop wakes up) is half a millisecond: at 4,000 rows it is a few per cent of their own cost. More rows than
+    that no longer fit the processor's caches.
     """
 
-    chunk_rows: int = 8_000  # at most; a slow model's are fewer, so that a chunk takes about `chunk_seconds`
+    chunk_rows: int = 4_000  # at most; a slow model's are fewer, so that a chunk takes about `chunk_seconds`
     chunk_seconds: float = 0.25
     chunk_bytes: int = 8 * 1024 * 1024  # of values; two chunks are in flight, and the client fetches ahead of them
-    commit_seconds: float = 0.2  # under load: at most so much is read again after a crash
-    commit_rows: int = 100_000
-    commit_idle_seconds: float = 0.01  # with everything acknowledged, commit almost at once
+    commit_seconds: float = 0.5  # under load: at most so much is read again after a crash
+    commit_rows: int = 200_000
+    commit_idle_seconds: float = 0.01  # without a new event for so long, and all acknowledged: commit at once
     max_poll_seconds: float = 300.0  # the consumer's max.poll.interval.ms
 
 
@@ -65,6 +68,9 @@ class Sink(Protocol):
 
     def acknowledged(self) -> bool:
         """Whether nothing waits for the broker."""
+
+    def hurry(self) -> None:
+        """What waits for company in its batch goes out now."""
 
     def flush(self) -> None:
         """Returns when everything is acknowledged."""
@@ -117,7 +123,6 @@ class Source(Generic[Stamp]):
         self._topics = [topic.name for topic in topics]
         self._stamp, self._between, self._hand_over, self._observer = stamp, between, hand_over, observer
         self._forget, self._work = forget, work
-        self._most_in_flight = 1 if work else 2  # one with the agent; another behind it where that is another thread
         self._beside = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{name}")
         self._owned: dict[TopicPartition, int] = {}  # the next offset to take
         self._durable: dict[TopicPartition, int] = {}  # the next offset to commit
@@ -127,7 +132,7 @@ class Source(Generic[Stamp]):
         self._freed_at = monotonic()  # when the agent was last done with a chunk
         self._settled: list[Settled] = []  # produced, not yet committed
         self._seconds: defaultdict[str, float] = defaultdict(float)  # by stage, since the last commit
-        self._committed_at = monotonic()
+        self._committed_at = self._given_at = monotonic()
         self._stopping = threading.Event()
         self._ended: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name=f"source-{name}", daemon=True)
@@ -178,7 +183,7 @@ class Source(Generic[Stamp]):
         Between only after taking: a partition may have come with its first messages, and its history begins before
         them. Committing comes last, while the agent works on what it was given.
         """
-        if len(self._in_flight) >= self._most_in_flight:
+        if len(self._in_flight) >= _CHUNKS_IN_FLIGHT:
             self._hold()
             self._produce_ready()
         messages = self._take()
@@ -227,6 +232,7 @@ class Source(Generic[Stamp]):
         chunk = Chunk(messages=messages, stamp=self._stamp(), begins=begins, ends=ends)
         self._owned.update(ends)
         self._in_flight.append(chunk)
+        self._given_at = chunk.taken_at
         self._hand_over(chunk)
 
     def _await_oldest(self, seconds: float) -> bool:
@@ -270,7 +276,9 @@ class Source(Generic[Stamp]):
             self._in_flight.popleft()
             self._settled.append(_settled(chunk, outcome))
             self.moved_at = monotonic()
-            self._seconds["produce"] += self.moved_at - begun
+            if not self._in_flight and len(chunk.messages) < _FEW_ROWS:
+                self._sink.hurry()  # nothing comes that could share a batch with it: not even 5 ms of linger
+            self._seconds["produce"] += monotonic() - begun
             for fact in outcome.facts:
                 self._observer(fact)
 
@@ -285,8 +293,9 @@ class Source(Generic[Stamp]):
     def _commit_if_due(self) -> None:
         if not self._settled and not self._positions.pending:
             return
-        since, limits = monotonic() - self._committed_at, self._limits
-        soon = bool(self._settled) and since >= limits.commit_idle_seconds
+        now, limits = monotonic(), self._limits
+        since = now - self._committed_at
+        soon = bool(self._settled) and not self._in_flight and now - self._given_at >= limits.commit_idle_seconds
         many = sum(chunk.messages for chunk in self._settled) >= limits.commit_rows
         if since >= limits.commit_seconds or many or (soon and self._sink.acknowledged()):
             self._commit()

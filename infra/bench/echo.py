@@ -30,7 +30,8 @@ def echo(settings: Settings, events: str, predictions: str, group: str, size: in
     consumer.subscribe([events])
     commit_at, waiting = monotonic() + _COMMIT_SECONDS, 0
     while not stop.is_set():
-        messages = consume(_CHUNK_ROWS, timeout=_IDLE_SECONDS)
+        messages = consume(1, timeout=_IDLE_SECONDS)  # `consume(n)` would wait for all n
+        messages += consume(_CHUNK_ROWS - 1, timeout=0) if messages else []
         for message in messages:
             produce(predictions, message.value()[:_COPIED_BYTES] + padding, message.key())
         waiting += len(messages)
