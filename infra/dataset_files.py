@@ -1,23 +1,27 @@
 """Served rows and labels of a pipeline as Arrow files beside the trainer: read from Kafka once, then only what is new.
 
-Names carry the offsets, so files of other ranges never mix. The folder is a cache: deleting it costs a re-read.
+Written while they are read: memory is bounded by what is read at once, not by what there is. Names carry the offsets,
+so files of other ranges never mix. The folder is a cache: deleting it costs a re-read.
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from headrace.infra.bulk_reader import runs_until_end
 from headrace.infra.names import Names
 from headrace.infra.settings import Settings
-from headrace.infra.topic_reader import Partition, TopicReader
+from headrace.infra.topic_reader import Partition
 from headrace.models.errors import EventRejected
 from headrace.models.manifest import OffsetRange
 from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.streams.served import decode_served
 
 _LABELS = pa.schema([("id", pa.string()), ("time", pa.int64()), ("value", pa.float64())])
+_WAITING_BYTES = 2 * 1024 * 1024  # of all partitions together
 
 
 class DatasetFiles:
@@ -38,52 +42,82 @@ class DatasetFiles:
     def fetch(self) -> tuple[OffsetRange, ...]:
         """The ranges that the folder holds now."""
         topics = [self._names.topics.served, self._names.labels]
-        reader = TopicReader(self._settings, topics, self._ends, once=True)
-        messages: dict[Partition, list[Any]] = {}
+        files: dict[Partition, _PartitionFiles] = {}
         try:
-            for batch in reader.until_end():
-                for message in batch:
-                    messages.setdefault((message.topic(), message.partition()), []).append(message)
+            for partition, messages in runs_until_end(self._settings, topics, self._ends):
+                if partition not in files:
+                    files[partition] = _PartitionFiles(self._folder, self._kind(partition), messages[0].offset())
+                for batch in self._batches(partition, messages):
+                    files[partition].add(batch)
+                files[partition].end = messages[-1].offset() + 1
+                if sum(part.waiting_bytes for part in files.values()) > _WAITING_BYTES:
+                    for part in files.values():
+                        part.flush()
         finally:
-            reader.close()
-        for partition, found in messages.items():
-            self._write(partition, found)
+            for part in files.values():
+                part.close()
+        for partition, part in files.items():
+            part.keep()
+            self._firsts.setdefault(partition, part.first)
+            self._ends[partition] = part.end
         return tuple(
             OffsetRange(topic=topic, partition=number, first=self._firsts[topic, number], end=end)
             for (topic, number), end in sorted(self._ends.items())
         )
 
-    def _write(self, partition: Partition, messages: list[Any]) -> None:
-        first, end = messages[0].offset(), messages[-1].offset() + 1
-        self._firsts.setdefault(partition, first)
-        self._ends[partition] = end
-        served = partition[0] == self._names.topics.served
-        tables = _served(messages) if served else [self._label_table(messages)]
-        for number, table in enumerate(tables):
-            kind = "served" if served else "labels"
-            name = f"{kind}-{partition[1]:05}-{first:015}-{end:015}-{number}.arrow"
-            draft = self._folder / f"{name}.draft"
-            with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
-                writer.write_table(table)
-            draft.rename(self._folder / name)
+    def _kind(self, partition: Partition) -> str:
+        return f"{'served' if partition[0] == self._names.topics.served else 'labels'}-{partition[1]:05}"
 
-    def _label_table(self, messages: list[Any]) -> pa.Table:
-        """Labels that cannot be used are parked by the live join, once."""
-        _, rows, _ = self._labels.decode([message.value() for message in messages], clock_ms())
-        return pa.table(
-            [[row.id for row in rows], [row.time for row in rows], [row.value for row in rows]], schema=_LABELS
-        )
+    def _batches(self, partition: Partition, messages: list[Any]) -> Iterator[pa.RecordBatch]:
+        if partition[0] == self._names.topics.served:
+            return _served(messages)
+        # labels that cannot be used are parked by the live join, once
+        columns = self._labels.columns([message.value() for message in messages], clock_ms())
+        return iter([pa.record_batch(list(columns), schema=_LABELS)])
 
 
-def _served(messages: list[Any]) -> list[pa.Table]:
-    """One table per run of batches that share a schema: it changes when features or the champion do."""
-    runs: list[list[pa.RecordBatch]] = []
+class _PartitionFiles:
+    """New records of one partition, as drafts until `keep`; another file begins where the schema changes."""
+
+    def __init__(self, folder: Path, kind: str, first: int) -> None:
+        self.first = self.end = first
+        self.waiting_bytes = 0
+        self._folder, self._kind = folder, kind
+        self._drafts: list[Path] = []
+        self._schema: pa.Schema | None = None  # of the draft that is open
+        self._writer: Any = None
+        self._waiting: list[pa.RecordBatch] = []
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Batches wait for others: read again and again, ten rows in a batch of their own cost as much as thousands."""
+        if self._schema is None or batch.schema != self._schema:  # it changes when features or the champion do
+            self.close()
+            draft = self._folder / f"{self._kind}-{self.first:015}-{len(self._drafts)}.draft"
+            self._writer, self._schema = pa.ipc.new_stream(str(draft), batch.schema), batch.schema
+            self._drafts.append(draft)
+        self._waiting.append(batch)
+        self.waiting_bytes += batch.get_total_buffer_size()
+
+    def flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting).combine_chunks())
+        self._waiting, self.waiting_bytes = [], 0
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self.flush()
+            self._writer.close()
+        self._writer = self._schema = None
+
+    def keep(self) -> None:
+        """What was read becomes files for the trainer."""
+        for number, draft in enumerate(self._drafts):
+            draft.rename(self._folder / f"{self._kind}-{self.first:015}-{self.end:015}-{number}.arrow")
+
+
+def _served(messages: list[Any]) -> Iterator[pa.RecordBatch]:
     for message in messages:
         try:
-            batch = decode_served(message.value() or b"")
+            yield decode_served(message.value() or b"")
         except EventRejected:  # not written by headrace: no row of ours
             continue
-        if not runs or runs[-1][0].schema != batch.schema:
-            runs.append([])
-        runs[-1].append(batch)
-    return [pa.Table.from_batches(run).combine_chunks() for run in runs]

@@ -46,24 +46,38 @@ class Scheduled(Protocol):
     def next_after(self, after: int) -> int | None: ...
 
 
+@runtime_checkable
+class _TakesRows(Protocol):
+    """Columns that are made when they are asked for."""
+
+    def take(self, rows: NDArray[Any] | slice) -> Columns: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Joined rows as raw columns, ordered by (event time, partition, offset)."""
+    """Joined rows as raw columns, ordered by (event time, partition, offset).
+
+    Where they are more than memory has room for, `columns` makes each one anew when it is asked for, `take` of a slice
+    costs nothing, and `scratch` is a folder for what else is as long as the dataset.
+    """
 
     columns: Columns
     labels: NDArray[np.float64]  # [n]; 0 or 1 for a binary task
     times: NDArray[np.int64]  # [n] event time, Unix ms
     task: Task
+    scratch: Path | None = None  # gone after the training
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: NDArray[Any] | slice) -> "Dataset":
+        held = self.columns
         return Dataset(
-            columns={name: values[rows] for name, values in self.columns.items()},
+            columns=held.take(rows) if isinstance(held, _TakesRows) else {name: held[name][rows] for name in held},
             labels=self.labels[rows],
             times=self.times[rows],
             task=self.task,
+            scratch=self.scratch,
         )
 
 

@@ -18,10 +18,12 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset, TrainContext, Trained
 from headrace.models.schema import Schema
 from headrace.models.session import Predictor, Runtime, Session
-from headrace.trainer.dataset import Joined, join, read_stream_files, to_columns, to_dataset
+from headrace.trainer.dataset import Joined, to_columns, to_dataset
 from headrace.trainer.evaluate import Constant, evaluate
 from headrace.trainer.gate import Always
 from headrace.trainer.messages import Champion, RunRequest, RunResult
+from headrace.trainer.ready import ready_dataset
+from headrace.trainer.scratch import scratch_folder
 from headrace.trainer.snapshot import dataset_sha256, snapshot
 from headrace.trainer.split import split
 
@@ -34,16 +36,19 @@ Progress = Callable[[str, dict[str, float]], None]
 
 def train_candidate(request: RunRequest, progress: Progress = lambda _stage, _facts: None) -> RunResult:
     """Writes model.onnx and result.json into `request.out`. Every failure is a RunFailed."""
-    seconds: dict[str, float] = {}
-    out = Path(request.out)
-    out.mkdir(parents=True, exist_ok=True)
+    Path(request.out).mkdir(parents=True, exist_ok=True)
+    with scratch_folder(Path(request.data)) as scratch:
+        return _train_candidate(request, scratch, progress)
 
+
+def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> RunResult:
+    seconds: dict[str, float] = {}
     with _stage("load", seconds, progress):
         pipeline = _load(request)
         schema = pipeline.schema
         champion, champion_schema = _champion(request.champion, schema, request.threads)
     with _stage("join", seconds, progress):
-        joined = _join(request, pipeline)
+        joined = _join(request, pipeline, scratch)
         dataset = to_dataset(joined, schema, pipeline.label.task)
         sha256 = dataset_sha256(joined)
         if request.snapshots:
@@ -82,6 +87,7 @@ def train_candidate(request: RunRequest, progress: Progress = lambda _stage, _fa
         seconds=seconds,
         onnx_bytes=len(trained.onnx),
     )
+    out = Path(request.out)
     (out / MODEL).write_bytes(trained.onnx)
     (out / RESULT).write_bytes(msgspec.json.encode(result))
     return result
@@ -111,11 +117,11 @@ def _load(request: RunRequest) -> Pipeline:
     return loaded
 
 
-def _join(request: RunRequest, pipeline: Pipeline) -> Joined:
+def _join(request: RunRequest, pipeline: Pipeline, scratch: Path) -> Joined:
     absent = pipeline.label.if_absent
-    return join(
-        read_stream_files(Path(request.data), "served*.arrow"),
-        read_stream_files(Path(request.data), "labels*.arrow"),
+    return ready_dataset(
+        Path(request.data),
+        scratch,
         within_ms=pipeline.label.within_ms,
         if_absent="drop" if absent is None or isinstance(absent, str) else float(absent),
         as_of_ms=request.at_ms,

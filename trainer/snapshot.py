@@ -9,28 +9,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headrace.trainer.dataset import Joined, as_numpy, one_array
+from headrace.trainer.columns import as_numpy
+from headrace.trainer.dataset import Joined
 
 _NOT_TRAINED_ON = ("version", "score")  # a duplicate around a swap differs in them: no part of a dataset's identity
 
 
 def dataset_sha256(joined: Joined) -> str:
-    """Over names, types and values: the same rows give the same hash in any process, whatever Arrow's padding."""
+    """Over names, types and values: the same rows give the same hash in any process, whatever Arrow's padding.
+
+    Column by column and block by block: what is hashed does not depend on where blocks end.
+    """
     digest = hashlib.sha256()
     for name in sorted(set(joined.table.column_names) - set(_NOT_TRAINED_ON)):
-        column = one_array(joined.table[name])
-        digest.update(f"{name}\0{column.type}\0{len(column)}\0{column.null_count}\0".encode())
-        if column.null_count:
-            digest.update(np.packbits(as_numpy(column.is_valid())).tobytes())
-        if pa.types.is_string(column.type):
-            lengths = pc.binary_length(column).fill_null(0)
-            digest.update(as_numpy(lengths).tobytes())
-            digest.update(b"".join(_texts(column)))
-        elif pa.types.is_fixed_size_list(column.type):
-            digest.update(as_numpy(column.flatten()).tobytes())  # without the null rows
-        else:
-            values = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-            digest.update(as_numpy(values.fill_null(0)).tobytes())
+        kind, rows = joined.table.schema.field(name).type, len(joined.table)
+        nulls = sum(block.column(0).null_count for block in joined.blocks(name))
+        digest.update(f"{name}\0{kind}\0{rows}\0{nulls}\0".encode())
+        if nulls:
+            for block in joined.blocks(name):
+                digest.update(np.packbits(as_numpy(block.column(0).is_valid())).data)
+        if pa.types.is_string(kind):
+            for block in joined.blocks(name):
+                digest.update(as_numpy(pc.binary_length(block.column(0)).fill_null(0)).data)
+        for block in joined.blocks(name):
+            for piece in _values(block.column(0)):
+                digest.update(piece)
     return digest.hexdigest()
 
 
@@ -40,9 +43,23 @@ def snapshot(joined: Joined, directory: Path, sha256: str = "") -> Path:
     path = directory / f"{(sha256 or dataset_sha256(joined))[:32]}.parquet"
     if not path.exists():
         draft = path.with_suffix(".draft")
-        pq.write_table(joined.table, draft, compression="zstd")
+        if joined.file is None:
+            pq.write_table(joined.table, draft, compression="zstd")
+        else:
+            with pq.ParquetWriter(draft, joined.table.schema, compression="zstd") as writer:
+                for block in joined.blocks(*joined.table.column_names):
+                    writer.write_batch(block)
         draft.replace(path)
     return path
+
+
+def _values(column: pa.Array) -> Iterable[bytes | memoryview]:
+    if pa.types.is_string(column.type):
+        return _texts(column)
+    if pa.types.is_fixed_size_list(column.type):
+        return [as_numpy(column.flatten()).data]  # without the null rows
+    values = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+    return [as_numpy(values.fill_null(0)).data]
 
 
 def _texts(column: pa.StringArray) -> Iterable[bytes | memoryview]:

@@ -1,14 +1,18 @@
 """encoded rows → trained network → ONNX. Seeded, on as many threads as were asked for; the whole loop is on this page.
 
-Rows stay in memory as tensors and batches are shuffled indices: no loader, no workers.
+Rows stay in memory as tensors, or in mapped files where the dataset is larger than memory, and batches are shuffled
+indices: no loader, no workers. Both ways give the same bytes.
 """
 
 import copy
 import importlib
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,17 +20,18 @@ from numpy.typing import NDArray
 
 from headrace.models.errors import HeadraceError, RunFailed
 from headrace.models.protocols import Dataset, Task, TrainContext, Trained
-from headrace.trainer.encoding import Encoded, NetInputs, fit
+from headrace.trainer.encoding import Encoder, NetInputs, fit
 from headrace.trainer.export import export
 from headrace.trainer.learners import Torch
 
 _WARM_UP = 0.1  # share of all steps in which the learning rate rises
 _SAMPLE_ROWS = 256  # real rows for the parity check
+_BLOCK_ROWS = 65_536  # encoded at a time
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The whole encoded dataset as tensors; `labels` [n] as the loss wants them."""
+    """The whole encoded dataset; `labels` [n] as the loss wants them."""
 
     inputs: tuple[torch.Tensor, ...]  # numbers [n, p], categories [n, q], tensors [n, *shape]
     labels: torch.Tensor
@@ -39,9 +44,8 @@ def train(settings: Torch, dataset: Dataset, context: TrainContext) -> Trained:
     with _seeded(settings.seed, settings.threads):
         # what the network sees: raw columns → standardised numbers, category indices
         encoder = fit(dataset.columns, context.schema)
-        encoded = encoder.transform(dataset.columns, len(dataset))
         center, spread = _label_scale(dataset.labels, dataset.task)
-        rows = _to_tensors(encoded, (dataset.labels - center) / spread, settings)
+        rows = _Rows(_encoded(encoder, dataset, settings), _to_tensor((dataset.labels - center) / spread))
 
         module = _build(settings, encoder.inputs)
         curves = _fit(module, rows, settings, dataset.task, context)
@@ -124,12 +128,31 @@ def _validate(
     return total / len(validation)
 
 
-def _to_tensors(encoded: Encoded, labels: NDArray[np.float64], settings: Torch) -> _Rows:
-    categories = encoded.categories.copy()
-    hidden = np.random.default_rng(settings.seed).random(categories.shape, np.float32) < settings.unknown
-    categories[hidden] = 0
-    arrays = (encoded.numbers, categories, *encoded.tensors)
-    return _Rows(tuple(map(torch.from_numpy, arrays)), torch.from_numpy(labels.astype(np.float32)))
+def _encoded(encoder: Encoder, dataset: Dataset, settings: Torch) -> tuple[torch.Tensor, ...]:
+    """Numbers [n, p], categories [n, q] and tensors [n, *shape], made a block of rows at a time."""
+    hidden = np.random.default_rng(settings.seed)
+    whole: list[NDArray[Any]] = []
+    for first in range(0, len(dataset), _BLOCK_ROWS):
+        block = dataset.take(slice(first, first + _BLOCK_ROWS))
+        encoded = encoder.transform(block.columns, len(block))
+        encoded.categories[hidden.random(encoded.categories.shape, np.float32) < settings.unknown] = 0
+        parts: list[NDArray[Any]] = [encoded.numbers, encoded.categories, *encoded.tensors]
+        whole = whole or [_room((len(dataset), *part.shape[1:]), part.dtype, dataset.scratch) for part in parts]
+        for array, part in zip(whole, parts, strict=True):
+            array[first : first + len(block)] = part
+    return tuple(map(torch.from_numpy, whole))
+
+
+def _room(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) -> NDArray[Any]:
+    """For an array as long as the dataset; in a file without a name where there is no memory for it."""
+    if scratch is None or 0 in shape:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def _to_tensor(labels: NDArray[np.float64]) -> torch.Tensor:
+    return torch.from_numpy(labels.astype(np.float32))
 
 
 def _build(settings: Torch, inputs: NetInputs) -> torch.nn.Module:
