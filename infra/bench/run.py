@@ -9,15 +9,22 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from headrace.infra.bench import heavy, scale
+from headrace.infra.bench import heavy, scale, training
+from headrace.infra.bench.latency import COMPARISONS, latency
 from headrace.infra.bench.peers import PEERS, install
 from headrace.infra.bench.plot import plotted
 from headrace.infra.bench.report import Row, as_json, remark, table
 from headrace.infra.bench.session import Session, opened
+from headrace.infra.bench.swaps import TARGETS as SWAPS
+from headrace.infra.bench.swaps import swaps
+from headrace.infra.bench.sweep import ROW as SWEEP
+from headrace.infra.bench.sweep import TARGET as SWEPT
+from headrace.infra.bench.sweep import sweep
 from headrace.infra.bench.throughput import RATIOS, Entries, throughput
 from headrace.infra.settings import Settings
 from headrace.models.errors import BadInput, ServerMissing
 
+_DATASET_ROWS = 2_000_000
 _PICTURES, _PICTURES_QUICK = 6_000, 3_000  # a few hundred a second, 49 kB each
 
 
@@ -69,8 +76,7 @@ class Group:
 
 def _throughput(session: Session, options: Options, names: Collection[str]) -> list[Row]:
     session.reports["tuning"] = {peer.title: peer.tuning for peer in PEERS}
-    entries = Entries(options.home, options.event_count, quick=options.quick)
-    return throughput(session, entries, rounds=options.rounds, only=names)
+    return throughput(session, _entries(options), rounds=options.rounds, only=names)
 
 
 def _by_events(session: Session, options: Options, names: Collection[str]) -> list[Row]:
@@ -86,9 +92,35 @@ def _heavy(session: Session, options: Options, _names: Collection[str]) -> list[
     return heavy.heavy(session, events=_PICTURES_QUICK if options.quick else _PICTURES, rounds=options.rounds)
 
 
+def _entries(options: Options) -> Entries:
+    return Entries(options.home, options.event_count, quick=options.quick)
+
+
+def _latency(session: Session, options: Options, names: Collection[str]) -> list[Row]:
+    return latency(session, _entries(options), rounds=options.rounds, names=names)
+
+
+def _sweep(session: Session, options: Options, _names: Collection[str]) -> list[Row]:
+    return [sweep(session, _entries(options))]
+
+
+def _swaps(session: Session, options: Options, names: Collection[str]) -> list[Row]:
+    return swaps(session, _entries(options), rounds=options.rounds, names=names)
+
+
+def _dataset(session: Session, options: Options, names: Collection[str]) -> list[Row]:
+    settings = session.settings.model_copy(update={"prefix": session.settings.prefixed("dataset.")})
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return training.rows(settings, options.events or _DATASET_ROWS, names)
+
+
 GROUPS: Final = (
     Group(targets={ratio.name: ratio.target for ratio in RATIOS}, measure=_throughput),
     Group(targets={heavy.ROW: heavy.TARGET}, measure=_heavy),
+    Group(targets={row.name: row.target for row in COMPARISONS}, measure=_latency, in_quick=False),
+    Group(targets={SWEEP: SWEPT}, measure=_sweep, in_quick=False),
+    Group(targets=SWAPS, measure=_swaps, in_quick=False),
+    Group(targets=training.TARGETS, measure=_dataset, in_quick=False),
     Group(targets={scale.COST: scale.FLAT, scale.MEMORY: scale.FLAT}, measure=_by_events, in_quick=False),
     Group(targets={}, reports=["workers"], measure=_by_workers, in_quick=False),
 )

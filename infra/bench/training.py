@@ -8,8 +8,8 @@ than their rows. What it costs to put them there is not counted.
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from headrace.infra.bench.dataset_build import PIPELINE, START_MS, Built
+from headrace.infra.bench.report import Row
 from headrace.infra.bench.workload import preload
 from headrace.infra.names import Names
 from headrace.infra.processes.together import environment
@@ -25,6 +26,8 @@ from headrace.infra.topics import apply
 from headrace.models.errors import HeadraceError
 from headrace.streams.served import encode_served, served_batch, served_schema
 
+SPEED, MEMORY = "dataset_speed", "dataset_memory"
+TARGETS: Final = {SPEED: 500_000.0, MEMORY: 1.0}  # rows a second; peak of a build 20 times as large, over the limit
 LIMIT_BYTES: Final = 64 * 2**20
 TIMES: Final = 20  # the dataset is so many times as large as the limit
 _ROW_BYTES: Final = 170  # a little less than a row has in the dataset, which so is not smaller than it is to be
@@ -73,6 +76,18 @@ def measure(settings: Settings, rows: int) -> TrainingSide:
         dataset_bytes=tight.dataset_bytes,
         peak_bytes=tight.peak_bytes,
     )
+
+
+def rows(settings: Settings, count: int, names: Collection[str]) -> list[Row]:
+    """The benchmark's rows: the speed of a build with all memory, and the memory of one under the limit."""
+    found = measure(settings, count)
+    detail = asdict(found)
+    share = found.peak_bytes / found.limit_bytes
+    made = [
+        Row(name=SPEED, target=TARGETS[SPEED], runs=[found.rows_per_second], unit="rows/s", detail=detail),
+        Row(name=MEMORY, target=TARGETS[MEMORY], runs=[share], better="lower", detail=detail),
+    ]
+    return [row for row in made if row.name in names]
 
 
 def filled(settings: Settings, rows: int) -> None:
