@@ -15,7 +15,7 @@ from headrace.models.errors import BrokerUnavailable, RegistryRefused
 from headrace.models.manifest import Blob
 
 _CHUNK = 512 * 1024  # bytes: under the broker's default of 1 MB a record
-_WAIT_MS = 5
+_WAIT_MS = 0
 _SECONDS = 30.0
 _LIMIT = 256 * 1024 * 1024  # bytes of one artifact: checked before anything is allocated for it
 

@@ -24,6 +24,8 @@ from headrace.streams.out import Message, Out, Outs, each
 _CHUNKS_IN_FLIGHT = 2  # one that the agent works on, one on its way to it
 _FIRST_ROWS = 500  # nobody knows yet how fast the model is
 _FEW_ROWS = 500  # a chunk of fewer is no backlog
+_BUSY_SECONDS = 0.004  # events that come faster than this are waited for, inside of the client, ...
+_GATHER_SECONDS = 0.001  # ... for so long: a chunk for each of them would fill a core at 2,000 a second
 _PIECE_ROWS = 500  # taken at once: what a chunk may exceed its bytes by, if records suddenly grow
 _IDLE_SECONDS = 0.05  # how long an idle source waits for the first event before it looks around
 _DRAIN_SECONDS = 20.0  # for chunks in flight when partitions are taken away or the worker stops
@@ -203,8 +205,11 @@ class Source(Generic[Stamp]):
         wait = 0.0 if self._in_flight else 0.001 if self._settled else _IDLE_SECONDS
         batch = piece = self._consumer.consume(1, timeout=wait)
         room, rows = self._limits.chunk_bytes - sum(map(len, piece)), self._rows
+        busy = not self._in_flight and monotonic() - self._given_at < _BUSY_SECONDS
+        gather = _GATHER_SECONDS if busy else 0.0
         while piece and room > 0 and (left := min(_PIECE_ROWS, rows - len(batch))) > 0:
-            piece = self._consumer.consume(left, timeout=0)
+            piece = self._consumer.consume(left, timeout=gather)
+            gather = 0.0
             batch += piece
             room -= sum(map(len, piece))
         return batch if self._are_ours(batch) else [message for message in batch if self._is_ours(message)]
