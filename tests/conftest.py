@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 import redis
 from confluent_kafka.admin import NewTopic
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from headrace.infra.kafka import admin
 from headrace.infra.local.servers import KAFKA, REDIS, Addresses, LocalServers
 from headrace.infra.settings import CONFIG_VARIABLE, Settings
 from headrace.infra.topics import _await_visible as await_visible
+
+# How long an example takes says how busy the machine is, and nothing of headrace.
+hypothesis_settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("any machine")
 
 # Number 0 stays empty: a test that forgot its own database is seen there. The local server has 64.
 _DATABASES = itertools.cycle(range(1, 64))
