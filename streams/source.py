@@ -7,10 +7,10 @@ order in which chunks were taken; positions are committed after their records ar
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from time import monotonic, time
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
 from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition as Place
@@ -29,9 +29,7 @@ _GATHER_SECONDS = 0.001  # ... for so long: a chunk for each of them would fill 
 _PIECE_ROWS = 500  # taken at once: what a chunk may exceed its bytes by, if records suddenly grow
 _IDLE_SECONDS = 0.05  # how long an idle source waits for the first event before it looks around
 _DRAIN_SECONDS = 20.0  # for chunks in flight when partitions are taken away or the worker stops
-_BESIDE_SECONDS = 0.002
 _BROKER_SECONDS = 30.0
-_Answer = TypeVar("_Answer")
 
 _NO_MENDING = frozenset(
     {
@@ -125,7 +123,6 @@ class Source(Generic[Stamp]):
         self._topics = [topic.name for topic in topics]
         self._stamp, self._between, self._hand_over, self._observer = stamp, between, hand_over, observer
         self._forget, self._work = forget, work
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{name}")
         self._owned: dict[TopicPartition, int] = {}  # the next offset to take
         self._durable: dict[TopicPartition, int] = {}  # the next offset to commit
         self._read_through: dict[TopicPartition, int] = {}  # the end that was reached, with transactions' markers
@@ -173,7 +170,6 @@ class Source(Generic[Stamp]):
             self._drain()
             self._commit()
             self._consumer.close()
-            self._beside.shutdown()
         except BaseException as error:  # noqa: BLE001  the process's root reads it from `ended`
             self._ended.set_exception(error)
         else:
@@ -309,7 +305,7 @@ class Source(Generic[Stamp]):
         """(1) every record acknowledged, (2) positions made durable."""
         if not self._settled and not self._positions.pending:
             return
-        again = self._while_working(self._made_durable)
+        again = self._made_durable()
         self._committed_at = monotonic()
         if not self._positions.pending:
             self._durable = dict(self._owned)
@@ -330,16 +326,6 @@ class Source(Generic[Stamp]):
         self._seconds["acknowledge"] += flushed - begun
         self._seconds["commit"] += monotonic() - flushed
         return again
-
-    def _while_working(self, call: Callable[[], _Answer]) -> _Answer:
-        """The broker's answer, which takes milliseconds, while this thread does the agent's next chunk: it neither
-        takes nor produces meanwhile."""
-        if self._work is None or not self._in_flight:
-            return call()
-        answer = self._beside.submit(call)
-        while not (answer.done() or self._in_flight[0].outcome.done()):
-            self._work(_BESIDE_SECONDS)
-        return answer.result()
 
     def _acknowledged(self) -> Acknowledged:
         seconds = dict(self._seconds)
