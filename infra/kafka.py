@@ -33,7 +33,7 @@ _CONSUMER: Final[dict[str, Any]] = {
     # With the default 1 MB and 100,000 messages the echo ran at a quarter of the speed.
     "fetch.message.max.bytes": 10 * 1024 * 1024,
     "queued.min.messages": 500_000,
-    "queued.max.messages.kbytes": 64 * 1024,  # this bounds the memory, per partition
+    "queued.max.messages.kbytes": 16 * 1024,  # this bounds the memory, per partition
 }
 _PRODUCER: Final[dict[str, Any]] = {
     "acks": "all",

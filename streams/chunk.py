@@ -1,6 +1,6 @@
 """What travels between the thread that talks to Kafka and the agents: a chunk of messages, and its outcome."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
@@ -46,10 +46,10 @@ class Settled:
     rows: object
 
 
-def next_offsets(messages: Sequence[Message]) -> Mapping[TopicPartition, int]:
-    """Where each partition goes on after these messages."""
-    topics, partitions = each("topic", messages), each("partition", messages)
-    if len(set(partitions)) == len(set(topics)) == 1:
-        return {(topics[0], partitions[0]): (messages[-1].offset() or 0) + 1}
-    places = zip(topics, partitions, strict=True)
+def next_offsets(messages: Sequence[Message], topics: Collection[str]) -> Mapping[TopicPartition, int]:
+    """Where each partition goes on after these messages of these topics."""
+    partitions = each("partition", messages)
+    if len(topics) == 1 and len(set(partitions)) == 1:  # each topic() would be a string of its own
+        return {(messages[-1].topic() or "", partitions[-1]): (messages[-1].offset() or 0) + 1}
+    places = zip(each("topic", messages), partitions, strict=True)
     return {place: offset + 1 for place, offset in zip(places, each("offset", messages), strict=True)}

@@ -1,8 +1,9 @@
 """chunk of events → decode → features → scores → predictions, served batches and dead letters. No I/O but the store."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from time import monotonic
 
 import numpy as np
@@ -13,7 +14,7 @@ from headrace.models.facts import DeadLettered, Predicted
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
 from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER
-from headrace.streams.chunk import Chunk, Outcome
+from headrace.streams.chunk import Chunk, Outcome, TopicPartition
 from headrace.streams.codec import Decoded, clock_ms
 from headrace.streams.dead_letters import dead_letters, headers_of_each
 from headrace.streams.formats import Rejected
@@ -143,7 +144,7 @@ class Inference:
             self.sample = scored.sample(_SAMPLE_ROWS)
             if decoded.rejected:
                 messages, headers = [messages[i] for i in decoded.kept], [headers[i] for i in decoded.kept]
-            records += self._answers(scored, messages, headers)
+            records += self._answers(scored, messages, headers, chunk.begins.keys())
             seconds = {"wait": begun - chunk.taken_at, **scored.seconds, "encode": monotonic() - scored_at}
             facts.append(self._predicted(scored, seconds))
         if decoded.rejected:
@@ -161,27 +162,38 @@ class Inference:
         )
 
     def _answers(
-        self, scored: Scored, messages: Sequence[Message], headers: Sequence[Headers | None]
+        self,
+        scored: Scored,
+        messages: Sequence[Message],
+        headers: Sequence[Headers | None],
+        owners: Collection[TopicPartition],
     ) -> list[Out | Outs]:
         """A prediction per message, and one Arrow batch per source partition in the partition of the same number."""
-        decoded, version = scored.decoded, scored.model.version
-        topics, partitions, offsets = (each(read, messages) for read in ("topic", "partition", "offset"))
-        records: list[Out | Outs] = [
-            self._predictions.records(
-                ids=decoded.ids,
-                times=decoded.times,
-                scores=scored.scores,
-                version=version,
-                sources=list(zip(topics, partitions, offsets, strict=True)),
-                keys=each("key", messages),
-                headers=headers,
-            )
-        ]
-        owners, places = np.array(partitions), np.array(offsets)
-        for partition in sorted(set(partitions)):
-            rows = np.flatnonzero(owners == partition)
-            records += self._served(scored.only(rows), partition, places[rows])
-        return records
+        decoded, offsets = scored.decoded, each("offset", messages)
+        if len(owners) == 1:  # nothing to ask the messages, and nothing to sort out
+            ((topic, partition),) = owners
+            sources = list(zip(repeat(topic), repeat(partition), offsets, strict=False))
+            served = self._served(scored, partition, np.array(offsets))
+        else:
+            sources = list(zip(each("topic", messages), each("partition", messages), offsets, strict=True))
+            served = self._served_by_partition(scored, np.array(each("partition", messages)), np.array(offsets))
+        predictions = self._predictions.records(
+            ids=decoded.ids,
+            times=decoded.times,
+            scores=scored.scores,
+            version=scored.model.version,
+            sources=sources,
+            keys=each("key", messages),
+            headers=headers,
+        )
+        return [predictions, *served]
+
+    def _served_by_partition(
+        self, scored: Scored, partitions: NDArray[np.int64], offsets: NDArray[np.int64]
+    ) -> Iterator[Out]:
+        for partition in np.unique(partitions).tolist():
+            rows = np.flatnonzero(partitions == partition)
+            yield from self._served(scored.only(rows), partition, offsets[rows])
 
     def _served(self, scored: Scored, partition: int, offsets: NDArray[np.int64]) -> Iterator[Out]:
         batch = served_batch(

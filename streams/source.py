@@ -55,8 +55,8 @@ class Limits:
     chunk_rows: int = 4_000  # at most; a slow model's are fewer, so that a chunk takes about `chunk_seconds`
     chunk_seconds: float = 0.25
     chunk_bytes: int = 8 * 1024 * 1024  # of values; two chunks are in flight, and the client fetches ahead of them
-    commit_seconds: float = 0.5  # under load: at most so much is read again after a crash
-    commit_rows: int = 200_000
+    commit_seconds: float = 0.5  # under load: at most so much is read again after a crash, ...
+    commit_rows: int = 20_000  # ... or this; what waits in the producer's queue is out of the processor's caches
     commit_idle_seconds: float = 0.01  # without a new event for so long, and all acknowledged: commit at once
     max_poll_seconds: float = 300.0  # the consumer's max.poll.interval.ms
 
@@ -176,13 +176,15 @@ class Source(Generic[Stamp]):
             self._ended.set_result(None)
 
     def _step(self) -> None:
-        """One round: produce what is ready; take what is there; switch, between two chunks; give; commit what is acked.
+        """One round: commit, produce what is ready; take what is there; switch, between two chunks; give.
 
         Between only after taking: a partition may have come with its first messages, and its history begins before
-        them. Committing comes last, while the agent works on what it was given.
+        them. A commit comes after a chunk was worked on and before it is produced: meanwhile the broker has
+        acknowledged the chunks before it, and there is nothing to wait for.
         """
         if len(self._in_flight) >= _CHUNKS_IN_FLIGHT:
             self._hold()
+            self._commit_if_due()
             self._produce_ready()
         messages = self._take()
         for record in self._between(self._owned):
@@ -191,8 +193,10 @@ class Source(Generic[Stamp]):
             self._give(messages)
         elif self._in_flight:
             self._await_oldest(_IDLE_SECONDS)
+            self._commit_if_due()
             self._produce_ready()
-        self._commit_if_due()
+        else:
+            self._commit_if_due()
 
     # ── taking ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -228,7 +232,7 @@ class Source(Generic[Stamp]):
         return False  # the broker is away: librdkafka goes on trying, and the watchdog knows when it is too long
 
     def _give(self, messages: list[Message]) -> None:
-        ends = next_offsets(messages)
+        ends = next_offsets(messages, self._topics)
         begins = {partition: self._owned[partition] for partition in ends}
         chunk = Chunk(messages=messages, stamp=self._stamp(), begins=begins, ends=ends)
         self._owned.update(ends)
