@@ -8,16 +8,17 @@ from typing import Any
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from headrace.infra.artifacts import Artifacts, write_blob
+from headrace.infra.artifacts import MB, Artifacts, write_blob, write_seconds
 from headrace.infra.kafka import consumer_config, producer_config
+from headrace.infra.keys import signer
 from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS, Names
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader
 from headrace.models import manifest as manifests
 from headrace.models.errors import BrokerUnavailable
 from headrace.models.manifest import Blob, Manifest
-from headrace.models.records import Promoted, Published, RegistryRecord, RunRecord
-from headrace.scheduler.leader import LeadershipLost
+from headrace.models.records import Moved, RegistryRecord, RunRecord
+from headrace.scheduler.ledger import LeadershipLost
 
 _TRANSACTION_SECONDS = 30.0
 _CATCH_UP_SECONDS = 60.0
@@ -93,8 +94,8 @@ class KafkaRegistry:
                 raise BrokerUnavailable(f"the registry was not read to its end within {_CATCH_UP_SECONDS:.0f} s")
         return values
 
-    def manifest(self, published: Published) -> Manifest:
-        return manifests.decode(self._artifacts.read(published.manifest))
+    def manifest(self, blob: Blob) -> Manifest:
+        return manifests.decode(self._artifacts.read(blob))
 
     def onnx(self, manifest: Manifest) -> bytes:
         return self._artifacts.read(manifest.onnx)
@@ -109,11 +110,12 @@ class KafkaWriter:
 
     def __init__(self, settings: Settings, names: Names, log: KafkaRunsLog) -> None:
         self._settings, self._names, self._log = settings, names, log
+        self._sign = signer(settings, names.pipeline)
         self._producer = Producer(
             producer_config(
                 settings,
                 transactional_id=names.leader_transaction,
-                transaction_timeout_ms=60_000,
+                transaction_timeout_ms=_transaction_ms(settings),
                 delivery_report_only_error=False,
                 linger_ms=0,
                 # every transaction waits for the one before it to be marked: by default 100 ms a try
@@ -123,12 +125,12 @@ class KafkaWriter:
         )
         self._fenced_before = False
 
-    def record(self, *records: RunRecord) -> None:
+    def record(self, *records: RegistryRecord | RunRecord) -> None:
         self._transaction(lambda: self._produce(records))
 
     def publish(
         self,
-        onnx: bytes,
+        onnx: bytes | Blob,
         manifest: Callable[[Blob], Manifest],
         records: Callable[[Blob], Sequence[RegistryRecord | RunRecord]],
     ) -> None:
@@ -136,7 +138,7 @@ class KafkaWriter:
         topic = self._names.of(ARTIFACTS)
 
         def write() -> None:
-            graph = write_blob(self._producer, topic, onnx)
+            graph = onnx if isinstance(onnx, Blob) else write_blob(self._producer, topic, onnx)
             place = write_blob(self._producer, topic, manifests.encode(manifest(graph)))
             self._produce(records(place))
 
@@ -148,8 +150,10 @@ class KafkaWriter:
 
     def _produce(self, records: Sequence[RegistryRecord | RunRecord]) -> None:
         for record in records:
-            topic = REGISTRY if isinstance(record, Published | Promoted) else RUNS
-            self._producer.produce(self._names.of(topic), msgspec.json.encode(record), record.pipeline.encode())
+            topic, said = RUNS, record
+            if isinstance(record, Moved):
+                topic, said = REGISTRY, self._sign(record) if self._sign else record
+            self._producer.produce(self._names.of(topic), msgspec.json.encode(said), record.pipeline.encode())
 
     def _transaction(self, write: Callable[[], None]) -> None:
         """Any failure ends this leadership: the next one begins with a new producer, whose epoch fences what is left
@@ -171,6 +175,11 @@ class KafkaWriter:
             if not isinstance(error, KafkaException):
                 raise
             raise LeadershipLost(f"{self._names.pipeline.name}: {error.args[0].str()}") from error
+
+
+def _transaction_ms(settings: Settings) -> int:
+    """As long as its largest artifact takes on a slow line, and the call that ends it."""
+    return round(1000 * (write_seconds(settings.artifact_kafka_limit_mb * MB) + _TRANSACTION_SECONDS))
 
 
 def _again_while_retriable(call: Callable[[], None], times: int = 10) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from headrace.models.aliases import CHAMPION
 from headrace.models.pipeline import Pipeline
 from headrace.streams.infer import Topics
 
@@ -10,22 +11,23 @@ REGISTRY, ARTIFACTS, RUNS = "headrace.registry", "headrace.artifacts", "headrace
 
 @dataclass(frozen=True)
 class Names:
-    """What a pipeline's things are called on the cluster, where `prefix` is put before every name."""
+    """What a pipeline's things are called on the cluster, where `prefix` is put before every name.
+
+    What a worker of another alias writes, and its group, carry that alias: `flights.predictions.challenger`.
+    """
 
     prefix: str
     pipeline: Pipeline
+    alias: str = CHAMPION
 
     def of(self, topic: str) -> str:
         return self.prefix + topic
 
     @property
     def topics(self) -> Topics:
-        return Topics(
-            predictions=self.of(self.pipeline.topic("predictions")),
-            served=self.of(self.pipeline.topic("served")),
-            dead_letters=self.of(self.pipeline.topic("dead-letters")),
-            history=self.of(self.pipeline.topic("history")),
-        )
+        kinds = ("predictions", "served", "dead-letters", "history")
+        predictions, served, dead_letters, history = (self.of(self.pipeline.topic(kind) + self._own) for kind in kinds)
+        return Topics(predictions=predictions, served=served, dead_letters=dead_letters, history=history)
 
     @property
     def events(self) -> str:
@@ -37,7 +39,12 @@ class Names:
 
     @property
     def infer_group(self) -> str:
-        return self.of(f"{self.pipeline.name}.infer")
+        return self.of(self.infer)
+
+    @property
+    def infer(self) -> str:
+        """The infer agent in groups and transactions, without the prefix: clients put that before it."""
+        return f"{self.pipeline.name}.infer{self._own}"
 
     @property
     def features_group(self) -> str:
@@ -54,3 +61,7 @@ class Names:
     @property
     def store_namespace(self) -> str:
         return self.of(self.pipeline.name)
+
+    @property
+    def _own(self) -> str:
+        return "" if self.alias == CHAMPION else f".{self.alias}"

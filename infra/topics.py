@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 from headrace.infra.kafka import admin
 from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS, Names
 from headrace.infra.settings import Settings
+from headrace.models.aliases import CHAMPION
 from headrace.models.errors import BadInput, BrokerUnavailable
 from headrace.models.pipeline import Pipeline
 
@@ -78,15 +79,27 @@ def wanted_topics(names: Names, partitions: int, max_bytes: int = _DEFAULT_MAX) 
     ]
 
 
-def apply(settings: Settings, pipeline: Pipeline, partitions: int | None = None) -> list[Applied]:
+def apply(
+    settings: Settings, pipeline: Pipeline, partitions: int | None = None, *, alias: str = CHAMPION
+) -> list[Applied]:
     """Creates what is missing; idempotent. Raises BadInput with every difference of what is already there."""
     client = admin(settings)
-    table, missing, wrong = _compared(client, Names(settings.prefix, pipeline), partitions)
+    table, missing, wrong = _compared(client, Names(settings.prefix, pipeline, alias), partitions)
     if wrong:
         raise BadInput("topics differ from what the pipeline needs: " + "; ".join(wrong) + ". Alter or rename them.")
     _create(client, missing, settings.replication)
     created = {wanted.name for wanted in missing}
     return [Applied(topic=w.name, partitions=w.partitions, created=w.name in created) for w in table]
+
+
+def topic_id(settings: Settings, topic: str) -> str:
+    """The broker's own name for it: another one when the topic is deleted and made again. Raises BrokerUnavailable."""
+    client: Any = admin(settings)
+    try:
+        answer = client.describe_topics(TopicCollection([topic]), request_timeout=_SECONDS)[topic]
+        return str(answer.result(_SECONDS).topic_id)
+    except KafkaException as error:
+        raise BrokerUnavailable(f"topic {topic}: {error.args[0].str()}") from error
 
 
 def differences(settings: Settings, names: Names) -> list[str]:
@@ -154,10 +167,10 @@ def _create(client: Any, missing: Sequence[Wanted], replication: int) -> None:
         except KafkaException as error:
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":  # another `apply` beside this one
                 raise BrokerUnavailable(f"topic {name}: {error.args[0].str()}") from error
-    _await_visible(client, {wanted.name for wanted in missing})
+    await_visible(client, {wanted.name for wanted in missing})
 
 
-def _await_visible(client: Any, names: set[str]) -> None:
+def await_visible(client: Any, names: set[str]) -> None:
     """A created topic is known to clients a moment later than to its creator, and served a moment after that."""
     deadline = monotonic() + _SECONDS
     while True:

@@ -3,6 +3,8 @@
 Registry and runs records are tagged unions: `kind` says which.
 """
 
+from typing import Literal
+
 import msgspec
 
 from headrace.models.manifest import Blob, OffsetRange
@@ -32,30 +34,70 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 
 # ── headrace.registry: what every replica follows from beginning to end ───────────────────────────────────────────────
 
+Move = Literal["promote", "rollback", "pin"]
 
-class Published(msgspec.Struct, frozen=True, kw_only=True, tag="published", tag_field="kind"):
-    """A version exists. `seq` grows by exactly one per pipeline over all kinds."""
+
+class Activation(msgspec.Struct, frozen=True, kw_only=True):
+    """Not before these offsets of the events: replicas that agree on them switch at the same event."""
+
+    topic_id: str  # the topic's own: offsets of a topic that was made anew say nothing
+    offsets: dict[int, int]  # by partition
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """What every registry record says. `seq` grows by exactly one per pipeline over all kinds."""
 
     pipeline: str
     seq: int
+    at: str  # RFC 3339 UTC
+    by: str
+    why: str = ""
+    key_id: str = ""  # whose signature it is; "" where the leader has no key
+    signature: str = ""  # base64 of Ed25519 over the record without this field
+
+
+class Published(Moved, frozen=True, kw_only=True, tag="published", tag_field="kind"):
+    """A version exists."""
+
     version: int
     manifest: Blob
-    at: str
-    by: str
+    run: str = ""  # what made it, and the tick that it used up
+    tick: str = ""
 
 
-class Promoted(msgspec.Struct, frozen=True, kw_only=True, tag="promoted", tag_field="kind"):
-    """From now on `version` serves."""
+class Promoted(Moved, frozen=True, kw_only=True, tag="promoted", tag_field="kind"):
+    """From now on `version` is the champion: it serves. A pinned one serves until `Unpinned`, whatever is trained."""
 
-    pipeline: str
-    seq: int
     version: int
-    at: str
-    by: str
-    why: str
+    move: Move = "promote"
+    activate_at: Activation | None = None
 
 
-RegistryRecord = Published | Promoted
+class Unpinned(Moved, frozen=True, kw_only=True, tag="unpinned", tag_field="kind"):
+    """The champion may be followed by another again."""
+
+
+class Aliased(Moved, frozen=True, kw_only=True, tag="aliased", tag_field="kind"):
+    """From now on `alias` means `version`; nothing, where that is None."""
+
+    alias: str
+    version: int | None
+
+
+class Archived(Moved, frozen=True, kw_only=True, tag="archived", tag_field="kind"):
+    """`version` is out of use: it can be looked at, and neither promoted nor aliased."""
+
+    version: int
+
+
+class Relocated(Moved, frozen=True, kw_only=True, tag="relocated", tag_field="kind"):
+    """These artifacts are also here, and soon nowhere else. Of no pipeline (its name is "", and seq 0): by
+    `headrace model gc`, for whoever reads artifacts. Bytes are verified by their own hash, so it needs no signature."""
+
+    blobs: tuple[Blob, ...]
+
+
+RegistryRecord = Published | Promoted | Unpinned | Aliased | Archived | Relocated
 
 
 # ── <pipeline>.history: who served what from where on ─────────────────────────────────────────────────────────────────
@@ -72,6 +114,7 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     first_offset: int
     worker: str
     at: str
+    late: int = 0  # events past `activate_at` that the version before it served, because this one was not ready
 
 
 # ── headrace.runs: requests to the leader, and what became of them ────────────────────────────────────────────────────
@@ -123,4 +166,45 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", tag_fi
     seconds: dict[str, float] = {}  # by stage
 
 
-RunRecord = Requested | Started | Progressed | Finished
+Asking = Move | Literal["unpin", "alias", "archive", "import", "pause", "resume"]
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked", tag_field="kind"):
+    """One move in the registry, or of the schedule. Whoever leads answers it once, or not at all after `until`."""
+
+    run: str  # an id that the asker makes
+    pipeline: str
+    move: Asking
+    by: str
+    why: str
+    until: int  # Unix ms: later than this the asker no longer waits
+    version: int | None = None  # None: for a rollback, the one that served before; for an alias, nothing
+    alias: str = ""
+    activate_at: Activation | None = None
+    manifest: Blob | None = None  # of an import: its bytes, and the graph's, are on the artifacts topic already
+
+
+class Replied(msgspec.Struct, frozen=True, kw_only=True, tag="replied", tag_field="kind"):
+    """What became of an `Asked`: `done` is in the same transaction as the record that it made."""
+
+    run: str
+    pipeline: str
+    at: str
+    done: bool
+    reason: str
+    version: int = 0
+    seq: int = 0
+
+
+class Paused(msgspec.Struct, frozen=True, kw_only=True, tag="paused", tag_field="kind"):
+    """From now on no trigger makes a run, or they do again."""
+
+    run: str  # of the `Asked`
+    pipeline: str
+    paused: bool
+    at: str
+    by: str
+    why: str
+
+
+RunRecord = Requested | Started | Progressed | Finished | Asked | Replied | Paused

@@ -6,13 +6,13 @@ does another request that finds the tick due first; the dead run's own then gets
 and uses none up. Request ids that were answered get the same answer again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from headrace.models.durations import iso, to_ms
 from headrace.models.protocols import Numbers, Trigger
-from headrace.models.records import Finished, Progressed, Requested, RunRecord, Started
+from headrace.models.records import Finished, Paused, Requested, RunRecord, Started
 from headrace.scheduler.next_ticks import next_of
 from headrace.scheduler.triggers import reasons_of
 
@@ -61,6 +61,15 @@ class InRegistry:
 Decision = Run | NotDue | Answered | InRegistry
 
 
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """What is counted since the newest run."""
+
+    new_labels: int = 0
+    drift_rows: int = 0
+    drift: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # column → PSI, KS
+
+
 @dataclass(kw_only=True)
 class PipelineRuns:
     """What is known of one pipeline's runs: a fold over `headrace.runs` from its beginning, and over the registry.
@@ -75,6 +84,7 @@ class PipelineRuns:
     _finished: dict[str, Finished] = field(default_factory=dict)
     _versions: dict[str, InRegistry] = field(default_factory=dict)
     _used: dict[int, str] = field(default_factory=dict)  # tick → the run that used it up
+    paused: Paused | None = None  # who did, and why
     _last_end: int = 0
     _origin: int | None = None  # the oldest request's time
 
@@ -89,7 +99,9 @@ class PipelineRuns:
                 self._open[record.run] = record
             case Finished() if record.run not in self._finished:
                 self._finish(record)
-            case Requested() | Started() | Finished() | Progressed():
+            case Paused():
+                self.paused = record if record.paused else None
+            case _:
                 pass
 
     def apply_version(self, *, run: str, tick: str, version: int, seq: int = 0) -> None:
@@ -98,10 +110,16 @@ class PipelineRuns:
         self._use(tick, run)
         _trim(self._versions)
 
-    def numbers(self, now: int, new_labels: int = 0) -> Numbers:
+    def numbers(self, now: int, live: Live = Live()) -> Numbers:
         """What triggers decide by. With no origin known, a pipeline is first seen now."""
         origin = self._origin if self.started is None else self.started
-        return Numbers(last_tick=self.last_tick, started=now if origin is None else origin, new_labels=new_labels)
+        return Numbers(
+            last_tick=self.last_tick,
+            started=now if origin is None else origin,
+            new_labels=live.new_labels,
+            drift_rows=live.drift_rows,
+            drift=live.drift,
+        )
 
     @property
     def seen(self) -> bool:
@@ -144,8 +162,8 @@ class PipelineRuns:
         self.last_tick = ms if self.last_tick is None else max(self.last_tick, ms)
 
 
-def decide(triggers: Sequence[Trigger], request: Requested, runs: PipelineRuns, new_labels: int = 0) -> Decision:
-    """What the leader does with `request`; `new_labels` were joined since the newest run."""
+def decide(triggers: Sequence[Trigger], request: Requested, runs: PipelineRuns, live: Live = Live()) -> Decision:
+    """What the leader does with `request`."""
     if (finished := runs.outcome(request.run)) is not None:
         return Answered(finished=finished)
     if (version := runs.version_of(request.run)) is not None:
@@ -154,7 +172,7 @@ def decide(triggers: Sequence[Trigger], request: Requested, runs: PipelineRuns, 
         return _again(dead, runs)
     if request.on_demand:
         return Run(run=request.run, tick=None, trigger=f"on demand: {request.why}" if request.why else "on demand")
-    return _by_triggers(triggers, request, runs, new_labels)
+    return _by_triggers(triggers, request, runs, live)
 
 
 def _again(dead: Started, runs: PipelineRuns) -> Decision:
@@ -164,9 +182,12 @@ def _again(dead: Started, runs: PipelineRuns) -> Decision:
     return Run(run=dead.run, tick=tick, trigger=dead.trigger, again=True)
 
 
-def _by_triggers(triggers: Sequence[Trigger], request: Requested, runs: PipelineRuns, new_labels: int) -> Decision:
+def _by_triggers(triggers: Sequence[Trigger], request: Requested, runs: PipelineRuns, live: Live) -> Decision:
+    if (paused := runs.paused) is not None:
+        by = f"the schedule is paused since {paused.at} by {paused.by}" + (f": {paused.why}" if paused.why else "")
+        return NotDue(run=request.run, reason=by)
     why_not = []
-    for reason in reasons_of(triggers, runs.numbers(request.at, new_labels), request.at):
+    for reason in reasons_of(triggers, runs.numbers(request.at, live), request.at):
         if (other := runs.used_by(reason.tick)) is None:
             return Run(run=request.run, tick=reason.tick, trigger=reason.text)
         why_not.append(f"tick {iso(reason.tick)} was run by {other}")

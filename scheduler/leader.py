@@ -10,26 +10,36 @@ from time import monotonic, time_ns
 from typing import Protocol
 from uuid import uuid4
 
-from headrace.models import registry
+from msgspec.structs import replace
+
+from headrace.models.aliases import CHAMPION
 from headrace.models.durations import iso
 from headrace.models.errors import HeadraceError, RegistryRefused
 from headrace.models.facts import Observer, Refused, RunEnded
-from headrace.models.manifest import Blob, Manifest, OffsetRange
+from headrace.models.manifest import Blob, Manifest, OffsetRange, Reference
 from headrace.models.pipeline import Pipeline
 from headrace.models.records import (
+    Asked,
     Finished,
     Progressed,
     Promoted,
     Published,
     RegistryRecord,
+    Replied,
     Requested,
     RunRecord,
     Started,
 )
-from headrace.scheduler.decide import Answered, InRegistry, NotDue, PipelineRuns, Run, decide
+from headrace.models.registry import Versions
+from headrace.models.signing import Verify, accepted
+from headrace.scheduler.decide import Answered, InRegistry, Live, NotDue, PipelineRuns, Run, decide
+from headrace.scheduler.ledger import LeadershipLost, Ledger, Registry
+from headrace.scheduler.replies import Replies
+from headrace.scheduler.writer import Writer
 
 _POLL_SECONDS = 0.02
 _PROGRESS_SECONDS = 1.0  # between two progress records of a run
+_INITIAL = Run(run="initial", tick=None, trigger="initial")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +48,7 @@ class Candidate:
 
     promote: bool
     reason: str
-    onnx: bytes
+    onnx: bytes | Blob  # a Blob lies in an object store already
     manifest: Callable[[int, Blob], Manifest]  # by version and the place of the ONNX bytes
     rows: int = 0
     holdout_rows: int = 0
@@ -65,7 +75,7 @@ class Attempt(Protocol):
 class Training(Protocol):
     """Starts trainings, and brings a model that a user gave."""
 
-    def start(self, run: Run, at: int, versions: registry.Versions) -> Attempt: ...
+    def start(self, run: Run, at: int, versions: Versions) -> Attempt: ...
 
     def initial(self, path: str) -> Candidate: ...
 
@@ -80,35 +90,15 @@ class RunsLog(Protocol):
         """Owner of the partition, and at its end."""
 
 
-class Registry(Protocol):
-    """The registry, from its beginning."""
-
-    def catch_up(self) -> Sequence[bytes | None]:
-        """Values that are new since the last call, up to the end that the topic has now."""
-
-    def manifest(self, published: Published) -> Manifest: ...
-
-
-class Writer(Protocol):
-    """Transactions of the leader. Raises what ends its leadership."""
-
-    def record(self, *records: RunRecord) -> None: ...
-
-    def publish(
-        self,
-        onnx: bytes,
-        manifest: Callable[[Blob], Manifest],
-        records: Callable[[Blob], Sequence[RegistryRecord | RunRecord]],
-    ) -> None:
-        """Artifacts, registry records and the run's outcome: all of them, or none."""
-
-
-class NewLabels(Protocol):
-    def count(self) -> int:
-        """Labels joined since the newest run ended, up to what is on the topics now."""
+class LiveNumbers(Protocol):
+    def now(self) -> Live:
+        """Counted since the newest run ended, up to what is on the topics now."""
 
     def reset(self, since: int) -> None:
-        """Labels that were appended up to `since` (the clock, Unix ms) were there for the newest run already."""
+        """What was appended up to `since` (the clock, Unix ms) was there for the newest run already."""
+
+    def watch(self, reference: Reference | None) -> None:
+        """Drift is measured against these training rows: the champion's."""
 
 
 class Leader:
@@ -123,18 +113,21 @@ class Leader:
         registry_log: Registry,
         writer: Writer,
         training: Training,
-        labels: NewLabels,
+        live: LiveNumbers,
         observer: Observer,
         started: int | None = None,
+        verify: Verify = accepted,
     ) -> None:
         self._pipeline, self._name = pipeline, name
-        self._log, self._registry, self._writer, self._training = log, registry_log, writer, training
-        self._labels, self._observer = labels, observer
+        self._log, self._writer, self._training = log, writer, training
+        self._live, self._observer = live, observer
         self._runs = PipelineRuns(pipeline=pipeline.name, started=started)
-        self._versions = registry.Versions()
+        self._ledger = Ledger(pipeline.name, registry_log, observer, verify)
+        self._replies = Replies(pipeline.name, self._ledger, writer, _clock_ms)
         self._waiting: dict[str, Requested] = {}  # by run, oldest first
-        self._made: dict[int, tuple[str, str]] = {}  # version → run and tick that its manifest names
-        self._begun = self._initial_published = False
+        self._made: dict[int, tuple[str, str]] = {}  # version → its run and tick
+        self._begun = False
+        self._watched = 0  # seq of the promotion whose version drift is measured against
         self._due_at: int | None = None  # the clock woke us at this time, Unix ms
 
     def wake(self, now: int) -> None:
@@ -148,9 +141,10 @@ class Leader:
         self._read(_POLL_SECONDS)
         if not self._log.leads:
             return
-        if self._pipeline.initial and not (self._versions.newest or self._initial_published):
+        if self._pipeline.initial and not self._ledger.begun:
             self._publish_initial(self._pipeline.initial)
         self._ask_for_what_is_due()
+        self._replies.give(self._follow_registry)
         for request in list(self._waiting.values()):
             self._handle(request)
             self._waiting.pop(request.run, None)
@@ -167,23 +161,31 @@ class Leader:
                 self._waiting[record.run] = record
             elif isinstance(record, Finished):
                 self._waiting.pop(record.run, None)
+            elif isinstance(record, Asked | Replied):
+                self._replies.heard(record)
 
     def _follow_registry(self) -> None:
-        for value in self._registry.catch_up():
-            try:
-                record = registry.decode(value)
-                if record.pipeline != self._pipeline.name:
-                    continue
-                self._versions.apply(record)
-                if record.version not in self._made:
-                    manifest = self._registry.manifest(self._versions.published[record.version])
-                    self._made[record.version] = manifest.run, manifest.tick
-            except RegistryRefused as error:
-                self._refused(error)
-                continue
-            run, tick = self._made[record.version]
-            seq = record.seq if isinstance(record, Promoted) else 0
-            self._runs.apply_version(run=run, tick=tick, version=record.version, seq=seq)
+        for record in self._ledger.follow():
+            if isinstance(record, Published):
+                self._made[record.version] = record.run, record.tick
+            if isinstance(record, Published | Promoted) and record.version in self._made:
+                run, tick = self._made[record.version]
+                seq = record.seq if isinstance(record, Promoted) else 0
+                self._runs.apply_version(run=run, tick=tick, version=record.version, seq=seq)
+        self._watch(self._ledger.versions.champion)
+
+    def _watch(self, champion: Promoted | None) -> None:
+        """Drift is that of the rows which the newest champion serves."""
+        if champion is None or champion.seq == self._watched:
+            return
+        self._watched = champion.seq
+        published = self._ledger.versions.published.get(champion.version)
+        try:
+            manifest = None if published is None else self._ledger.manifest(published.manifest)
+        except RegistryRefused as error:  # workers refuse it too, and go on with another
+            self._refused(error)
+            return
+        self._live.watch(None if manifest is None else manifest.reference)
 
     def _refused(self, error: RegistryRefused) -> None:
         self._observer(Refused(pipeline=self._pipeline.name, reason=error.reason, detail=error.detail))
@@ -194,18 +196,18 @@ class Leader:
         if now is None:
             return
         if not self._begun:
-            self._labels.reset(self._runs.last_end)
+            self._live.reset(self._runs.last_end)
             self._begun = True
         self._follow_registry()
         request = Requested(run=new_run_id(now), pipeline=self._pipeline.name, at=now, by=f"clock of {self._name}")
-        decision = decide(self._pipeline.retrain, request, self._runs, self._labels.count())
+        decision = decide(self._pipeline.retrain, request, self._runs, self._live.now())
         if isinstance(decision, Run) or not self._runs.seen:  # the first request says since when ticks count
             self._writer.record(request)
             self._waiting[request.run] = request
 
     def _is_past(self, request: Requested) -> bool:
         """A tick in the future would use up all before it."""
-        return 0 <= request.at <= time_ns() // 1_000_000 + self._pipeline.max_future_ms
+        return 0 <= request.at <= _clock_ms() + self._pipeline.max_future_ms
 
     def _handle(self, request: Requested) -> None:
         if not self._is_past(request):
@@ -213,10 +215,10 @@ class Leader:
             self._end(self._finished(request.run, "failed", reason))
             return
         self._follow_registry()  # the request before this one may have published
-        decision = decide(self._pipeline.retrain, request, self._runs, self._labels.count())
+        decision = decide(self._pipeline.retrain, request, self._runs, self._live.now())
         if isinstance(decision, Run):
             self._train(decision, request)
-            self._labels.reset(self._runs.last_end)
+            self._live.reset(self._runs.last_end)
         else:
             self._answer(request, decision)
 
@@ -230,7 +232,7 @@ class Leader:
                 self._end(
                     self._finished(
                         request.run,
-                        "promoted",
+                        "promoted" if known.seq else "published",
                         "published before its outcome was written",
                         tick=known.tick_text,
                         version=known.version,
@@ -241,7 +243,7 @@ class Leader:
     def _train(self, run: Run, request: Requested) -> None:
         begun = monotonic()
         try:
-            attempt = self._training.start(run, request.at, self._versions)
+            attempt = self._training.start(run, request.at, self._ledger.versions)
             self._writer.record(
                 Started(
                     run=run.run,
@@ -269,6 +271,7 @@ class Leader:
             if not self._log.leads:
                 attempt.cancel()
                 raise LeadershipLost(self._pipeline.name)
+            self._replies.give(self._follow_registry)  # a rollback does not wait for a training
             if monotonic() - reported >= _PROGRESS_SECONDS:
                 reported = monotonic()
                 stage, facts = attempt.progress()
@@ -290,34 +293,56 @@ class Leader:
             self._publish(run, candidate)
 
     def _publish(self, run: Run, candidate: Candidate) -> None:
-        version, seq = self._versions.newest + 1, self._versions.seq
-        finished = self._of(candidate, run, "promoted", version=version, seq=seq + 2)
+        """Beside a pinned champion the new version is published and does not serve."""
+        versions = self._ledger.versions
+        version, seq, pinned = versions.newest + 1, versions.seq, versions.pinned
+        reason = candidate.reason
+        if pinned:
+            reason = f"{reason}; not promoted: version {versions.aliases[CHAMPION]} is pinned"
+        finished = replace(
+            self._of(candidate, run, "published" if pinned else "promoted", version=version, seq=seq + 2 - pinned),
+            reason=reason,
+        )
         self._writer.publish(
             candidate.onnx,
             lambda onnx: candidate.manifest(version, onnx),
-            lambda manifest: [*self._records(version, seq, manifest, candidate.reason), finished],
+            lambda manifest: [*self._records(run, version, seq, manifest, reason, promote=not pinned), finished],
         )
+        self._ledger.wrote(finished.seq)
         self._ended(finished)
 
     def _publish_initial(self, path: str) -> None:
         self._follow_registry()
-        if self._versions.newest:
+        versions = self._ledger.versions
+        if versions.newest:
             return
         candidate = self._training.initial(path)
+        seq, pinned = versions.seq, versions.pinned
         self._writer.publish(
             candidate.onnx,
             lambda onnx: candidate.manifest(1, onnx),
-            lambda manifest: self._records(1, self._versions.seq, manifest, candidate.reason),
+            lambda manifest: self._records(_INITIAL, 1, seq, manifest, candidate.reason, promote=not pinned),
         )
-        self._initial_published = True  # committed, though readers may see it only when the broker has marked it
+        self._ledger.wrote(seq + 2 - pinned)
         self._follow_registry()
 
-    def _records(self, version: int, seq: int, manifest: Blob, why: str) -> list[RegistryRecord]:
+    def _records(
+        self, run: Run, version: int, seq: int, manifest: Blob, why: str, *, promote: bool
+    ) -> list[RegistryRecord]:
         name, now = self._pipeline.name, _now()
-        return [
-            Published(pipeline=name, seq=seq + 1, version=version, manifest=manifest, at=now, by=self._name),
-            Promoted(pipeline=name, seq=seq + 2, version=version, at=now, by=self._name, why=why),
-        ]
+        published = Published(
+            pipeline=name,
+            seq=seq + 1,
+            version=version,
+            manifest=manifest,
+            run=run.run,
+            tick=run.tick_text,
+            at=now,
+            by=self._name,
+            why=why,
+        )
+        promoted = Promoted(pipeline=name, seq=seq + 2, version=version, at=now, by=self._name, why=why)
+        return [published, promoted] if promote else [published]
 
     def _of(self, candidate: Candidate, run: Run, outcome: str, version: int = 0, seq: int = 0) -> Finished:
         return Finished(
@@ -368,14 +393,14 @@ class Leader:
         )
 
 
-class LeadershipLost(Exception):
-    """Another member of the group leads now; what was begun here is dropped."""
-
-
 def new_run_id(at: int) -> str:
     """Sorts by time, and meets no other."""
     return f"{iso(at).replace(':', '')}-{uuid4().hex[:8]}"
 
 
+def _clock_ms() -> int:
+    return time_ns() // 1_000_000
+
+
 def _now() -> str:
-    return iso(time_ns() // 1_000_000)
+    return iso(_clock_ms())

@@ -10,6 +10,8 @@ from headrace.streams.out import Message, Out, Outs, each
 
 TopicPartition = tuple[str, int]
 Stamp = TypeVar("Stamp")
+Part = tuple[Stamp, Sequence[Message], Sequence[Out]]
+"""A chunk to be: its stamp, its messages, and what is produced before it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from headrace.models.features import Aggregate, AnyFeature, Function, Lookup, fi
 from headrace.models.imports import load
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
+from headrace.models.records import Activation
 from headrace.models.session import Predictor
 from headrace.streams.codec import EventDecoder
 from headrace.streams.features import FeaturePlan
@@ -60,6 +61,11 @@ class LiveModel:
     decoder: EventDecoder
     schema: Any  # pyarrow.Schema of served batches
     arrived_at: float  # when its promotion was read, monotonic seconds
+    activation: Activation | None = None  # not before these offsets; None: from the next chunk on
+
+    def begins_at(self, partition: tuple[str, int]) -> int:
+        """The offset from which on it may serve this events partition."""
+        return 0 if self.activation is None else self.activation.offsets.get(partition[1], 0)
 
 
 def live_model(
@@ -70,6 +76,7 @@ def live_model(
     version: int = 0,
     features: Sequence[AnyFeature] = (),
     arrived_at: float | None = None,
+    activation: Activation | None = None,
 ) -> LiveModel:
     """A model that serves the version's `features`, and logs the running declaration's as well.
 
@@ -89,6 +96,7 @@ def live_model(
         decoder=decoder,
         schema=served_schema(plan.columns),
         arrived_at=monotonic() if arrived_at is None else arrived_at,
+        activation=activation,
     )
 
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any, Generic, Protocol
 
-from confluent_kafka import KafkaError
+from confluent_kafka import OFFSET_END, KafkaError
 from confluent_kafka import TopicPartition as Place
 
 from headrace.models.errors import BrokerUnavailable
 from headrace.models.facts import Acknowledged, Assigned, Observer, Revoked
 from headrace.models.features import Topic
-from headrace.streams.chunk import Chunk, Outcome, Settled, Stamp, TopicPartition, next_offsets
+from headrace.streams.chunk import Chunk, Outcome, Part, Settled, Stamp, TopicPartition, next_offsets
 from headrace.streams.out import Message, Out, Outs, each
 
 _CHUNKS_IN_FLIGHT = 2  # one that the agent works on, one on its way to it
@@ -96,9 +96,10 @@ class Positions(Protocol):
 
 
 class Source(Generic[Stamp]):
-    """`between` runs before each chunk with the next offset per owned partition and gives records to produce; `stamp`
-    is fixed on a chunk when it is taken; `hand_over` gives it to an agent; `forget` hears of partitions that went, or
-    that are read again because what was produced was taken back. All four run in the source's thread."""
+    """`between` runs before each chunk with the next offset per owned partition and gives records to produce; `parts`
+    makes chunks of what was taken, and fixes a stamp on each; `hand_over` gives it to an agent; `forget` hears of
+    partitions that went, or that are read again because what was produced was taken back. All four run in the source's
+    thread."""
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class Source(Generic[Stamp]):
         sink: Sink,
         topics: Sequence[Topic],
         positions: Positions,
-        stamp: Callable[[], Stamp],
+        parts: Callable[[Sequence[Message]], Sequence[Part[Stamp]]],
         hand_over: Callable[[Chunk[Stamp]], None],
         observer: Observer,
         between: Callable[[Mapping[TopicPartition, int]], Sequence[Out]] = lambda _positions: (),
@@ -121,7 +122,7 @@ class Source(Generic[Stamp]):
         self.moved_at = monotonic()  # when a position last moved, seconds
         self._consumer, self._sink, self._positions, self._limits = consumer, sink, positions, limits
         self._topics = [topic.name for topic in topics]
-        self._stamp, self._between, self._hand_over, self._observer = stamp, between, hand_over, observer
+        self._parts, self._between, self._hand_over, self._observer = parts, between, hand_over, observer
         self._forget, self._work = forget, work
         self._owned: dict[TopicPartition, int] = {}  # the next offset to take
         self._durable: dict[TopicPartition, int] = {}  # the next offset to commit
@@ -190,7 +191,10 @@ class Source(Generic[Stamp]):
         for record in self._between(self._owned):
             self._sink.produce(record)
         if messages:
-            self._give(messages)
+            for stamp, part, records in self._parts(messages):
+                for record in records:
+                    self._sink.produce(record)
+                self._give(stamp, part)
         elif self._in_flight:
             self._await_oldest(_IDLE_SECONDS)
             self._commit_if_due()
@@ -231,10 +235,10 @@ class Source(Generic[Stamp]):
             raise BrokerUnavailable(_explain(error, message))
         return False  # the broker is away: librdkafka goes on trying, and the watchdog knows when it is too long
 
-    def _give(self, messages: list[Message]) -> None:
+    def _give(self, stamp: Stamp, messages: Sequence[Message]) -> None:
         ends = next_offsets(messages, self._topics)
         begins = {partition: self._owned[partition] for partition in ends}
-        chunk = Chunk(messages=messages, stamp=self._stamp(), begins=begins, ends=ends)
+        chunk = Chunk(messages=messages, stamp=stamp, begins=begins, ends=ends)
         self._owned.update(ends)
         self._in_flight.append(chunk)
         self._given_at = chunk.taken_at
@@ -356,7 +360,8 @@ class Source(Generic[Stamp]):
 
     def _on_assign(self, consumer: Any, places: list[Place]) -> None:
         if self._stopping.is_set():  # nothing is taken any more, and a closing consumer is answered nothing
-            consumer.incremental_assign(places)
+            nowhere = [Place(place.topic, place.partition, OFFSET_END) for place in places]
+            consumer.incremental_assign(nowhere)  # without an offset it would ask for one, and fail where there is none
             return
         self._commit()  # a dead owner's open transaction may hold up the answer, longer than ours may stay open
         begin = self._positions.begin(consumer, places)

@@ -5,31 +5,37 @@
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Protocol
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.models import manifest as manifests
 from headrace.models import registry
+from headrace.models.aliases import CHAMPION
 from headrace.models.durations import iso
 from headrace.models.errors import BrokerUnavailable, RegistryRefused
-from headrace.models.facts import Observer, Refused, Swapped
-from headrace.models.manifest import Blob
+from headrace.models.facts import Observer, Proven, Refused, Swapped
+from headrace.models.golden import check_golden, golden_columns
+from headrace.models.manifest import Blob, Manifest
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
-from headrace.models.records import Promoted, Switched
+from headrace.models.records import Activation, Aliased, Promoted, Switched
+from headrace.models.schema import Schema
 from headrace.models.session import Runtime, Session
-from headrace.streams.chunk import TopicPartition
+from headrace.models.signing import Verify, accepted
+from headrace.streams.chunk import Part, TopicPartition
 from headrace.streams.codec import clock_ms
 from headrace.streams.features import synthetic_row
 from headrace.streams.model import Baseline, LiveModel, live_model
-from headrace.streams.out import Out
+from headrace.streams.out import Message, Out
 
 _POLL_SECONDS = 0.2
 _RETRY_SECONDS = 1.0  # when the broker does not hand out an artifact
+_BEHIND_SECONDS = 30.0  # for a promotion that another worker serves already
 _START_SECONDS = 60.0  # for the registry and the newest version, before the first event
 
 
@@ -48,60 +54,141 @@ class ArtifactReader(Protocol):
         """The blob's bytes, verified by size and sha256; raises RegistryRefused or BrokerUnavailable."""
 
 
-class Swap:
-    """Which model serves. `propose` from any thread; `between` and `current` from the source's."""
+class Sandbox(Protocol):
+    """Where a graph runs for the first time: it can do no harm there."""
 
-    def __init__(self, pipeline: Pipeline, history_topic: str, worker: str, observer: Observer) -> None:
+    def prove(
+        self, onnx: bytes, schema: Schema, columns: Columns, rows: int, operators: Collection[str]
+    ) -> NDArray[np.float64]:
+        """Scores [rows], all finite. Raises RegistryRefused for what must not be loaded here."""
+
+
+class Swap:
+    """Which model serves. `propose` and `looked_at` from the follower's thread; the rest from the source's.
+
+    `last_served` gives the seq of the promotion that each partition was served by last, by its history.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        history_topic: str,
+        worker: str,
+        observer: Observer,
+        last_served: Callable[[Collection[TopicPartition]], Mapping[TopicPartition, int]] = lambda _partitions: {},
+    ) -> None:
         self._pipeline, self._history, self._worker, self._observer = pipeline, history_topic, worker, observer
+        self._last_served = last_served
         self._current = live_model(pipeline, Baseline(pipeline))
+        self._coming: LiveModel | None = None  # proven; serves some partitions, and the others from its offsets on
         self._proposed: LiveModel | None = None
         self._recorded: dict[TopicPartition, int] = {}  # partition → seq of its last history record
+        self._news = threading.Condition()
+        self._looked_at = 0  # the seq up to which promotions are proven or refused
 
     def propose(self, model: LiveModel) -> None:
         self._proposed = model
 
-    def current(self) -> LiveModel:
-        return self._current
+    def looked_at(self, seq: int) -> None:
+        """Every promotion up to this one is proposed or refused."""
+        with self._news:
+            self._looked_at = seq
+            self._news.notify_all()
 
     def between(self, positions: Mapping[TopicPartition, int]) -> list[Out]:
         """Switches if a newer model is ready; gives a history record per partition that it serves from now on."""
-        proposed, self._proposed = self._proposed, None
-        if proposed is not None and proposed.seq > self._current.seq:
-            self._current = proposed
-            self._observer(self._swapped(proposed, positions))
-        elif positions.keys() == self._recorded.keys():
+        if new := positions.keys() - self._recorded.keys():
+            self._catch_up_with(new)
+        self._take()
+        if self._coming is not None and all(at >= self._coming.begins_at(place) for place, at in positions.items()):
+            self._switch(self._coming, positions)
+        elif self._coming is None and positions.keys() == self._recorded.keys():
             return []
-        seq = self._current.seq
-        news = {partition: at for partition, at in positions.items() if self._recorded.get(partition) != seq}
-        self._recorded = dict.fromkeys(positions, seq)
-        return [self._record(partition, at) for partition, at in news.items()]
+        return self._recorded_at(positions)
+
+    def parts(self, messages: Sequence[Message]) -> Sequence[Part[LiveModel]]:
+        """Who serves these messages, and what history says of it: one part, but for a promotion that waits for its
+        offsets, where they lie among the messages: what comes before them, and what comes from them on."""
+        coming = self._coming
+        if coming is None:
+            return [(self._current, messages, ())]
+        before, after, records = [], [], []
+        for message in messages:
+            partition, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
+            if self._model_of(partition, offset) is self._current:
+                before.append(message)
+                continue
+            after.append(message)
+            if self._recorded.get(partition) != coming.seq:
+                self._recorded[partition] = coming.seq
+                records.append(self._record(partition, offset, coming))
+        parts = [(self._current, before, ()), (coming, after, records)]
+        return [part for part in parts if part[1]]
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
         """Their records were taken back, or they went: said again when they are served again."""
         for partition in partitions:
             self._recorded.pop(partition, None)
 
-    def _record(self, partition: TopicPartition, first_offset: int) -> Out:
+    def _catch_up_with(self, partitions: Collection[TopicPartition]) -> None:
+        """Whoever served these partitions before may be ahead of us: until the promotion that it served is proven or
+        refused here too, nothing is served (law 5)."""
+        wanted = max(self._last_served(partitions).values(), default=0)
+        with self._news:
+            known = self._news.wait_for(lambda: self._looked_at >= wanted, _BEHIND_SECONDS)
+        serves = max(model.seq for model in (self._current, self._coming, self._proposed) if model is not None)
+        if serves < wanted:
+            why = "was refused here" if known else f"was not to be had within {_BEHIND_SECONDS:.0f} s"
+            served = f"promotion {wanted} served the partition before and {why}; going on with {serves}"
+            self._observer(Refused(pipeline=self._pipeline.name, reason="behind_history", detail=served))
+
+    def _take(self) -> None:
+        """A newer proposal is on its way in; one that waited for its offsets gives way to it."""
+        proposed, self._proposed = self._proposed, None
+        newest = self._current if self._coming is None else self._coming
+        if proposed is not None and proposed.seq > newest.seq:
+            self._coming = proposed
+
+    def _recorded_at(self, positions: Mapping[TopicPartition, int]) -> list[Out]:
+        records = []
+        for partition, at in positions.items():
+            model, before = self._model_of(partition, at), self._recorded.get(partition)
+            if before != model.seq:
+                # a partition that was served here by another: whoever is new to it cannot know
+                late = max(0, at - model.begins_at(partition)) if before is not None and model.activation else 0
+                records.append(self._record(partition, at, model, late))
+        self._recorded = {partition: self._model_of(partition, at).seq for partition, at in positions.items()}
+        return records
+
+    def _switch(self, model: LiveModel, positions: Mapping[TopicPartition, int]) -> None:
+        self._current, self._coming = model, None
+        self._observer(
+            Swapped(
+                pipeline=self._pipeline.name,
+                seq=model.seq,
+                version=model.version,
+                seconds=monotonic() - model.arrived_at,
+                first_offsets={f"{topic}/{partition}": at for (topic, partition), at in positions.items()},
+            )
+        )
+
+    def _model_of(self, partition: TopicPartition, offset: int) -> LiveModel:
+        coming = self._coming
+        return coming if coming is not None and offset >= coming.begins_at(partition) else self._current
+
+    def _record(self, partition: TopicPartition, first_offset: int, model: LiveModel, late: int = 0) -> Out:
         switched = Switched(
             pipeline=self._pipeline.name,
-            seq=self._current.seq,
-            version=self._current.version,
+            seq=model.seq,
+            version=model.version,
             topic=partition[0],
             partition=partition[1],
             first_offset=first_offset,
             worker=self._worker,
             at=iso(clock_ms()),
+            late=late,
         )
         return Out(self._history, self._pipeline.name.encode(), msgspec.json.encode(switched), [])
-
-    def _swapped(self, model: LiveModel, positions: Mapping[TopicPartition, int]) -> Swapped:
-        return Swapped(
-            pipeline=self._pipeline.name,
-            seq=model.seq,
-            version=model.version,
-            seconds=monotonic() - model.arrived_at,
-            first_offsets={f"{topic}/{partition}": at for (topic, partition), at in positions.items()},
-        )
 
 
 class Follower:
@@ -113,12 +200,19 @@ class Follower:
         *,
         reader: RegistryReader,
         artifacts: ArtifactReader,
+        sandbox: Sandbox,
         swap: Swap,
         sample: Callable[[], tuple[Columns, int] | None],
         observer: Observer,
+        verify: Verify = accepted,
+        alias: str = CHAMPION,
+        topic_id: str = "",
         runtime: Runtime = Runtime(),  # noqa: B008  frozen
     ) -> None:
+        """`alias` says whose moves are followed; `topic_id` is that of the events, to which an activation is bound."""
         self._pipeline, self._reader, self._artifacts = pipeline, reader, artifacts
+        self._sandbox, self._verify = sandbox, verify
+        self._alias, self._topic_id = alias, topic_id
         self._swap, self._sample, self._observer, self._runtime = swap, sample, observer, runtime
         self._versions = registry.Versions()
         self._proven = 0  # seq of the newest promotion that was proposed
@@ -155,58 +249,100 @@ class Follower:
                 self._stopping.wait(_RETRY_SECONDS)
 
     def _apply(self, values: Sequence[bytes | None]) -> None:
+        """What is refused, or wrongly signed, takes no place: the next record with its seq may be the leader's."""
         for value in values:
             try:
                 record = registry.decode(value)
                 if record.pipeline == self._pipeline.name:
+                    self._verify(record)
                     self._versions.apply(record)
             except RegistryRefused as error:
                 self._refused(error)
 
     def _prepare_newest(self) -> bool:
         """From the newest promotion back to the one that serves: the first that proves itself. False: ask again."""
-        for promoted in reversed(self._versions.promotions):
+        moves = self._versions.moves(self._alias)
+        for promoted in reversed(moves):
             if promoted.seq <= max(self._proven, self._tried):
                 break
             try:
-                model = self._prepare(promoted)
+                model = self._prepare(promoted) if promoted.version else self._baseline(promoted.seq)
             except RegistryRefused as error:
-                self._refused(error, promoted.version)
+                self._refused(error, promoted.version or 0)
             except BrokerUnavailable as error:
-                self._refused(RegistryRefused("unavailable", str(error)), promoted.version)
+                self._refused(RegistryRefused("unavailable", str(error)), promoted.version or 0)
                 self._stopping.wait(_RETRY_SECONDS)
                 return False
             else:
                 self._proven = promoted.seq
                 self._swap.propose(model)
+                self._observer(
+                    Proven(
+                        pipeline=self._pipeline.name,
+                        seq=model.seq,
+                        version=model.version,
+                        seconds=monotonic() - model.arrived_at,
+                    )
+                )
                 break
-        if self._versions.promotions:
-            self._tried = self._versions.promotions[-1].seq
+        if moves:
+            self._tried = moves[-1].seq
+        self._swap.looked_at(self._versions.seq)
         return True
 
-    def _prepare(self, promoted: Promoted) -> LiveModel:
-        """(1) fetch and verify, (2) load and check the contract, (3) warm on rows that are being served."""
+    def _baseline(self, seq: int) -> LiveModel:
+        """Version 0, or an alias that means no version."""
+        return live_model(self._pipeline, Baseline(self._pipeline), seq=seq)
+
+    def _activation(self, move: Promoted | Aliased) -> Activation | None:
+        wanted = move.activate_at if isinstance(move, Promoted) else None
+        if wanted is not None and wanted.topic_id != self._topic_id:
+            other = f"activate_at is bound to topic {wanted.topic_id}, the events' here is {self._topic_id}: at once"
+            self._refused(RegistryRefused("other_topic", other), move.version or 0)
+            return None
+        return wanted
+
+    def _prepare(self, promoted: Promoted | Aliased) -> LiveModel:
+        """(1) fetch and verify, (2) check, load and run it in the sandbox, (3) load it here, (4) warm it.
+
+        It is run on its own golden rows and on rows that are being served: none of them may be new to it later.
+        """
         arrived_at = monotonic()
-        published = self._versions.published[promoted.version]
+        published = self._versions.published[promoted.version or 0]
         manifest = manifests.decode(self._artifacts.read(published.manifest))
         if (manifest.pipeline, manifest.version) != (promoted.pipeline, promoted.version):
             raise RegistryRefused("wrong_manifest", f"it is of {manifest.pipeline} version {manifest.version}")
-        session = Session(self._artifacts.read(manifest.onnx), manifest.schema, self._runtime)
+        graph = self._artifacts.read(manifest.onnx)
+        columns, rows = self._rows(manifest)
+        scores = self._sandbox.prove(graph, manifest.schema, columns, rows, self._pipeline.operators)
+        if manifest.golden is not None:
+            check_golden(manifest.golden, scores)
+        session = Session(graph, manifest.schema, self._runtime)
         model = live_model(
             self._pipeline,
             session,
             seq=promoted.seq,
-            version=promoted.version,
+            version=manifest.version,
             features=manifest.features,
             arrived_at=arrived_at,
+            activation=self._activation(promoted),
         )
-        columns, rows = self._sample() or (synthetic_row(model.plan), 1)
-        if not {column.name for column in manifest.schema.columns} <= columns.keys():
-            columns, rows = synthetic_row(model.plan), 1
-        for times in (1, 2):  # the graph may have been made for one number of rows
-            repeated = {name: np.concatenate([values] * times) for name, values in columns.items()}
-            session.warm(repeated, rows * times)
+        made = {column.name for column in model.plan.columns}
+        if lacking := [column.name for column in manifest.schema.columns if column.name not in made]:
+            raise RegistryRefused("lacks_feature", f"no feature of the version makes its columns {', '.join(lacking)}")
+        session.warm(columns, rows)
         return model
+
+    def _rows(self, manifest: Manifest) -> tuple[Columns, int]:
+        """The golden rows, if there are any, then those that are being served, if those have the version's columns."""
+        wanted = [column.name for column in manifest.schema.columns]
+        served, rows = self._sample() or ({}, 0)
+        if not set(wanted) <= served.keys():
+            served, rows = synthetic_row(manifest.schema.columns), 1
+        if manifest.golden is None:
+            return {name: served[name] for name in wanted}, rows
+        golden, golden_rows = golden_columns(manifest.golden, manifest.schema)
+        return {name: np.concatenate([golden[name], served[name]]) for name in wanted}, golden_rows + rows
 
     def _refused(self, error: RegistryRefused, version: int = 0) -> None:
         self._observer(Refused(pipeline=self._pipeline.name, reason=error.reason, detail=error.detail, version=version))

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from headrace.infra.kafka import admin
 from headrace.infra.local.servers import KAFKA, REDIS, Addresses, LocalServers
 from headrace.infra.settings import CONFIG_VARIABLE, Settings
-from headrace.infra.topics import _await_visible as await_visible
+from headrace.infra.topics import await_visible
 
 # How long an example takes says how busy the machine is, and nothing of headrace.
 hypothesis_settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

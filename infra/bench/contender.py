@@ -16,7 +16,7 @@ from headrace.infra.bench.verify import Verdict, echoed, verified
 from headrace.infra.bench.workload import Numbers
 from headrace.infra.kafka import admin
 from headrace.infra.settings import Settings
-from headrace.infra.topics import _await_visible as await_visible
+from headrace.infra.topics import await_visible
 
 MODEL: Final = "model.onnx"
 _CALL_SECONDS: Final = 30.0

@@ -52,7 +52,7 @@ def publishing(settings: Settings, names: Names) -> Iterator[Publisher]:
         for record in map(registry.decode, asked.catch_up()):
             if record.pipeline == names.pipeline.name:
                 versions.apply(record)
-        manifest = asked.manifest(versions.published[versions.promotions[-1].version])
+        manifest = asked.manifest(versions.published[versions.promotions[-1].version].manifest)
     log = KafkaRunsLog(settings, names)
     writer = KafkaWriter(settings, names, log)
     try:

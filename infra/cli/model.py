@@ -1,9 +1,10 @@
-"""`headrace model list|show`: what the registry holds."""
+"""`headrace model list|show`: what the registry holds. What moves it is in `moves`."""
 
 from typing import Annotated, Any
 
 import typer
 
+from headrace.infra.cli import collect, diff, exchange, keys, moves, reproduce
 from headrace.infra.cli.output import (
     Output,
     OutputOption,
@@ -15,11 +16,20 @@ from headrace.infra.cli.output import (
     print_table,
 )
 from headrace.infra.cli.places import named
+from headrace.models.aliases import CHAMPION
+
+_PAST = {"promote": "promoted", "rollback": "rolled back to", "pin": "pinned"}
 
 
 def register(app: typer.Typer) -> None:
     model = typer.Typer(help="Versions in the registry.", no_args_is_help=True)
     app.add_typer(model, name="model", epilog="Example: headrace model list flights.py")
+    moves.register(model)
+    diff.register(model)
+    keys.register(model)
+    exchange.register(model)
+    collect.register(model)
+    reproduce.register(model)
 
     @model.command("list", epilog="Example: headrace model list flights.py --output json | jq .version")
     def list_(file: PipelineArgument, output: OutputOption = Output.text) -> None:
@@ -31,11 +41,12 @@ def register(app: typer.Typer) -> None:
             print_json_lines(found)
             return
         print_table(
-            ["version", "alias", "promoted at", "by", "rows", "metrics", "why"],
+            ["version", "aliases", "state", "promoted at", "by", "rows", "metrics", "why"],
             [
                 (
                     one.version,
-                    one.alias,
+                    ", ".join(one.aliases),
+                    one.state,
                     one.promoted_at,
                     one.by,
                     f"{one.rows:,}" if one.rows else "",
@@ -49,7 +60,7 @@ def register(app: typer.Typer) -> None:
     @model.command(epilog="Example: headrace model show flights.py 12")
     def show(
         file: PipelineArgument,
-        version: Annotated[int | None, typer.Argument(help="the champion if not given", min=0)] = None,
+        version: Annotated[str, typer.Argument(help="a number or an alias")] = CHAMPION,
         output: OutputOption = Output.text,
     ) -> None:
         """What made a version: data, rows, metrics beside its champion's, verdict, hyperparameters, lineage."""
@@ -67,9 +78,12 @@ def _show(found: Any) -> None:
     lineage = " ← ".join(str(one) if one else "baseline" for one in found.lineage)
     print_facts(
         [
-            ("version", f"{found.version} of {manifest.pipeline}" + (f" ({found.alias})" if found.alias else "")),
-            *[("promoted", f"{one.at} by {one.by}: {one.why}") for one in found.promotions],
+            ("version", f"{found.version} of {manifest.pipeline}"),
+            ("aliases", ", ".join(found.aliases)),
+            ("state", found.state),
+            *[(_PAST[one.move], f"{one.at} by {one.by}: {one.why}") for one in found.promotions],
             ("verdict", manifest.verdict),
+            ("  numbers", figures(manifest.numbers)),
             ("trigger", f"{manifest.trigger}, tick {manifest.tick}" if manifest.tick else manifest.trigger),
             ("run", manifest.run),
             ("created", f"{manifest.created_at} by {manifest.created_by}"),
@@ -87,6 +101,8 @@ def _show(found: Any) -> None:
             *[("  range", f"{part.topic}/{part.partition} {part.first}..{part.end}") for part in manifest.ranges],
             ("graph", f"{manifest.onnx.size:,} bytes of ONNX, sha256 {manifest.onnx.sha256}"),
             ("libraries", ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())),
+            ("platform", manifest.platform),
             ("git commit", manifest.git_commit),
+            ("sources", f"{manifest.pipeline_file}, sha256 {manifest.sources.sha256}" if manifest.sources else ""),
         ]
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from headrace.infra.cli.output import PipelineArgument
+from headrace.models.aliases import CHAMPION
 
 MetricsPort = Annotated[int, typer.Option("--metrics-port", help="Prometheus on 127.0.0.1; 0 takes a free port")]
 
@@ -28,6 +29,9 @@ def register(app: typer.Typer) -> None:
         slot: Annotated[
             str, typer.Option(help="this worker's own name in its pipeline, kept over restarts (exactly_once)")
         ] = "",
+        alias: Annotated[
+            str, typer.Option(help="serve this alias, onto topics of its own: flight-delay.predictions.challenger")
+        ] = CHAMPION,
     ) -> None:
         """Predicts: a member of the pipeline's group. Start as many as there are partitions to share."""
         from headrace.infra.local.servers import located  # noqa: PLC0415  heavy: only for this command
@@ -40,7 +44,12 @@ def register(app: typer.Typer) -> None:
         pipeline = one_of(read_pipelines(file), file)
         if delivery:
             pipeline = replace(pipeline, delivery=delivery.value)
-        run_worker(located(Settings.load()), pipeline, slot=slot, metrics_port=metrics_port)
+        settings = located(Settings.load())
+        if alias != CHAMPION:
+            from headrace.infra.topics import apply  # noqa: PLC0415
+
+            apply(settings, pipeline, alias=alias)
+        run_worker(settings, pipeline, alias=alias, slot=slot, metrics_port=metrics_port)
 
     @app.command(epilog="Example: headrace scheduler flights.py --metrics-port 9401")
     def scheduler(

@@ -1,9 +1,10 @@
-"""`headrace schedule list`: when pipelines retrain next."""
+"""`headrace schedule list|pause|resume`: when pipelines retrain next, and whether they do."""
 
 from typing import Annotated
 
 import typer
 
+from headrace.infra.cli.moves import Why, ask_and_show
 from headrace.infra.cli.output import Output, OutputOption, PipelineArgument, print_json_lines, print_table
 from headrace.infra.cli.places import moment
 
@@ -11,6 +12,16 @@ from headrace.infra.cli.places import moment
 def register(app: typer.Typer) -> None:
     schedule = typer.Typer(help="When pipelines retrain.", no_args_is_help=True)
     app.add_typer(schedule, name="schedule", epilog="Example: headrace schedule list flights.py")
+
+    @schedule.command(epilog='Example: headrace schedule pause flights.py --why "the labels are late"')
+    def pause(file: PipelineArgument, why: Why = "", output: OutputOption = Output.text) -> None:
+        """No trigger makes a run any more, on whichever scheduler. `headrace train` still does."""
+        ask_and_show(file, "pause", output, why=why)
+
+    @schedule.command(epilog="Example: headrace schedule resume flights.py")
+    def resume(file: PipelineArgument, why: Why = "", output: OutputOption = Output.text) -> None:
+        """Triggers make runs again. What came due meanwhile is one run, under the newest tick."""
+        ask_and_show(file, "resume", output, why=why)
 
     @schedule.command("list", epilog="Example: headrace schedule list flights.py --count 5")
     def list_(

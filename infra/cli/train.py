@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headrace.infra.services.ask import Heard
     from headrace.models.records import Finished
 
-_EXIT = {"promoted": 0, "rejected": 3, "failed": 1, "not_due": 1}
+_EXIT = {"promoted": 0, "published": 3, "rejected": 3, "failed": 1, "not_due": 1}
 _DAY_MS = 86_400_000
 _BACKFILL = """Example: headrace backfill flights.py --events flights.jsonl --side weather=weather.parquet
 --side departures=departures.jsonl --labels arrivals.jsonl"""
@@ -42,7 +42,7 @@ def _train(app: typer.Typer) -> None:
         wait: Annotated[bool, typer.Option(help="for the outcome")] = True,
         output: OutputOption = Output.text,
     ) -> None:
-        """Asks the leader for a training, and waits: 0 promoted, 3 rejected by the gate, 1 failed.
+        """Asks the leader for a training, and waits: 0 promoted, 3 not (by the gate, or beside a pin), 1 failed.
 
         While no scheduler runs, this command leads for its one request.
         """

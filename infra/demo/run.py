@@ -146,7 +146,7 @@ class _Versions:
         promoted = self._versions.champion
         if promoted is None:
             return None
-        manifest = self._registry.manifest(self._versions.published[promoted.version])
+        manifest = self._registry.manifest(self._versions.published[promoted.version].manifest)
         session = Session(self._registry.onnx(manifest), manifest.schema)
         return Frozen(version=promoted.version, session=session, schema=manifest.schema)
 

@@ -9,6 +9,7 @@ from os import getpid
 from types import FrameType
 
 from headrace.infra.kafka import ensure_reachable
+from headrace.infra.keys import signer, verifier
 from headrace.infra.leadership import KafkaRegistry, KafkaRunsLog, KafkaWriter
 from headrace.infra.live import LiveLabels
 from headrace.infra.names import Names
@@ -20,7 +21,8 @@ from headrace.infra.settings import Settings
 from headrace.infra.training import LocalTraining, Origin
 from headrace.models.facts import Observer
 from headrace.scheduler.clock import Clock
-from headrace.scheduler.leader import Leader, LeadershipLost
+from headrace.scheduler.leader import Leader
+from headrace.scheduler.ledger import LeadershipLost
 from headrace.trainer.process import Trainer
 
 _STANDBY_SECONDS = 0.2
@@ -93,8 +95,8 @@ class LeaderThread:
             stack.callback(registry.close)
             writer = KafkaWriter(self._settings, self._names, log)
             stack.callback(writer.close)
-            labels = LiveLabels(self._settings, self._names, self._observer)
-            stack.callback(labels.close)
+            live = LiveLabels(self._settings, self._names, self._observer)
+            stack.callback(live.close)
             training = LocalTraining(self._settings, self._names, self._origin, self._trainer, registry)
             self._leader = Leader(
                 self._origin.pipeline,
@@ -103,9 +105,10 @@ class LeaderThread:
                 registry_log=registry,
                 writer=writer,
                 training=training,
-                labels=labels,
+                live=live,
                 observer=self._observer,
                 started=self._started,
+                verify=verifier(self._settings, self._origin.pipeline),
             )
             if self._woken_at is not None:
                 self._leader.wake(self._woken_at)
@@ -113,7 +116,7 @@ class LeaderThread:
                 if not log.leads:
                     raise LeadershipLost(self._origin.pipeline.name)
                 self._leader.step()
-                labels.poll()
+                live.poll()
 
 
 def run_scheduler(
@@ -126,6 +129,8 @@ def run_scheduler(
 ) -> None:
     """Until SIGTERM or SIGINT. Without the clock, only requests are run: a replay owns the time."""
     stop_when_orphaned()
+    for pipeline in file.pipelines.values():  # a standby, too, finds out now
+        signer(settings, pipeline), verifier(settings, pipeline)
     ensure_reachable(settings)
     metrics = Metrics()
     observer = both(metrics, log_fact)

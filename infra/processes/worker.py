@@ -15,14 +15,19 @@ from confluent_kafka import TopicPartition as Place
 
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.feature_store import RedisFeatureStore
+from headrace.infra.history import History
 from headrace.infra.kafka import consumer_config, ensure_reachable, producer_config, transactional_config
+from headrace.infra.keys import verifier
 from headrace.infra.names import REGISTRY, Names
 from headrace.infra.observe import Metrics, both, log_fact, serving
 from headrace.infra.onnx import onnx_runtime
 from headrace.infra.processes.orphan import stop_when_orphaned
 from headrace.infra.processes.registered import registered
+from headrace.infra.sandbox import Sandbox
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, Values, partitions_of
+from headrace.infra.topics import topic_id
+from headrace.models.aliases import CHAMPION
 from headrace.models.errors import ServerMissing, Stalled
 from headrace.models.facts import Observer
 from headrace.models.features import Topic
@@ -49,10 +54,13 @@ _STALLED_EXIT = 70  # EX_SOFTWARE: whoever supervises the process starts it agai
 class Worker:
     """One pipeline's agents, wired. `run` returns after `stop`, and raises what ended a source."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline, observer: Observer, *, slot: str = "") -> None:
-        """`slot` names this worker among its pipeline's: who starts in it again takes over what was left open."""
+    def __init__(
+        self, settings: Settings, pipeline: Pipeline, observer: Observer, *, alias: str = CHAMPION, slot: str = ""
+    ) -> None:
+        """`alias` says which version serves. `slot` names this worker among its pipeline's: who starts in it again
+        takes over what was left open."""
         self._settings, self._pipeline, self._observer = settings, pipeline, observer
-        self._names = Names(settings.prefix, pipeline)
+        self._names = Names(settings.prefix, pipeline, alias)
         self._id = f"{socket.gethostname()}-{os.getpid()}"
         self._slot = slot or self._id
         self._max_poll_seconds = float(consumer_config(settings, "").get("max.poll.interval.ms", _MAX_POLL_MS)) / 1000
@@ -70,7 +78,7 @@ class Worker:
         with ExitStack() as stack:
             store = self._store(stack)
             sources = [self._infer_source(store, stack)]
-            if store is not None:
+            if store is not None and self._names.alias == CHAMPION:  # one group keeps the store for all of them
                 sources.append(self._features_source(store))
             await started(self._app)
             for source in sources:
@@ -100,15 +108,24 @@ class Worker:
     def _infer_source(self, store: FeatureStore | None, stack: ExitStack) -> Source[Any]:
         names, pipeline = self._names, self._pipeline
         inference = Inference(pipeline, names.topics, store)
-        swap = Swap(pipeline, names.topics.history, self._id, self._observer)
+        history = History(self._settings, names.topics.history)
+        stack.callback(history.close)
+        swap = Swap(pipeline, names.topics.history, self._id, self._observer, history.last)
         reader, artifacts = TopicReader(self._settings, [names.of(REGISTRY)]), Artifacts(self._settings)
+        sandbox = Sandbox(memory_mb=self._settings.model_memory_mb, seconds=self._settings.onnx_timeout_s)
+        stack.callback(sandbox.close)
+        sandbox.start()  # before a version comes: it has imports to do
         follower = Follower(
             pipeline,
             reader=Values(reader),
             artifacts=artifacts,
+            sandbox=sandbox,
+            verify=verifier(self._settings, pipeline),
             swap=swap,
             sample=lambda: inference.sample,
             observer=self._observer,
+            alias=names.alias,
+            topic_id=topic_id(self._settings, names.events),
             runtime=onnx_runtime(self._settings),
         )
         follower.start()
@@ -120,11 +137,11 @@ class Worker:
         sink, positions = self._delivery(GroupOffsets([events]))
         return Source(
             "infer",
-            consumer=self._consumer("infer", [events.name]),
+            consumer=self._consumer(names.infer, [events.name]),
             sink=sink,
             topics=[events],
             positions=positions,
-            stamp=swap.current,
+            parts=swap.parts,
             between=swap.between,
             forget=swap.forget,
             hand_over=agent(self._app, "infer", inference.handle, inline),
@@ -136,7 +153,7 @@ class Worker:
     def _delivery(self, offsets: GroupOffsets) -> tuple[Sink, Positions]:
         if self._pipeline.delivery == "at_least_once":
             return self._sink(), offsets
-        name = f"{self._pipeline.name}.infer-{self._slot}"
+        name = f"{self._names.infer}-{self._slot}"
         both = Transactions(
             lambda report: Producer(transactional_config(self._settings, name, on_delivery=report)),
             offsets,
@@ -157,11 +174,11 @@ class Worker:
         side_rows = SideRows(self._pipeline, names.topics.dead_letters, store, self._settings.prefix)
         return Source(
             "features",
-            consumer=self._consumer("features", [topic.name for topic in topics]),
+            consumer=self._consumer(f"{self._pipeline.name}.features", [topic.name for topic in topics]),
             sink=self._sink(),
             topics=topics,
             positions=side_rows,
-            stamp=lambda: None,
+            parts=lambda messages: [(None, messages, ())],
             hand_over=agent(self._app, "features", side_rows.handle, inline),
             work=inline.work,
             observer=self._observer,
@@ -179,8 +196,7 @@ class Worker:
 
         return Watchdog(lag, lambda: source.moved_at, _give_up, self._observer)
 
-    def _consumer(self, role: str, topics: list[str]) -> Consumer:
-        group = f"{self._pipeline.name}.{role}"
+    def _consumer(self, group: str, topics: list[str]) -> Consumer:
         consumer = Consumer(consumer_config(self._settings, group, enable_partition_eof=True))
         for topic in topics:  # a clear sentence now, instead of a subscription that waits for ever
             partitions_of(consumer, topic)
@@ -190,14 +206,16 @@ class Worker:
         return AcknowledgedSink(lambda report: Producer(producer_config(self._settings, on_delivery=report)))
 
 
-def run_worker(settings: Settings, pipeline: Pipeline, *, slot: str = "", metrics_port: int = 0) -> None:
+def run_worker(
+    settings: Settings, pipeline: Pipeline, *, alias: str = CHAMPION, slot: str = "", metrics_port: int = 0
+) -> None:
     """Until SIGTERM or SIGINT."""
     stop_when_orphaned()
     ensure_reachable(settings)
     metrics = Metrics()
 
     async def run() -> None:
-        worker = Worker(settings, pipeline, both(metrics, log_fact), slot=slot)
+        worker = Worker(settings, pipeline, both(metrics, log_fact), alias=alias, slot=slot)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
         await worker.run()

@@ -1,9 +1,9 @@
-"""a wish for a model → `headrace.runs` → the leader's outcome. Where nobody leads, whoever asks does, for this run."""
+"""a wish for a model, or for a move → `headrace.runs` → the leader's answer. Where nobody leads, whoever asks does."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Any
 
 import msgspec
@@ -14,14 +14,16 @@ from headrace.infra.names import RUNS, Names
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, from_end
 from headrace.infra.training import Origin
-from headrace.models.errors import BrokerUnavailable
+from headrace.models.durations import iso
+from headrace.models.errors import BadInput, BrokerUnavailable
 from headrace.models.facts import Observer, ignore
-from headrace.models.records import Finished, Progressed, Requested, RunRecord, Started
+from headrace.models.records import Asked, Finished, Progressed, Replied, Requested, RunRecord, Started
 from headrace.scheduler.leader import new_run_id
 
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 2.0  # between two looks whether somebody still leads: a scheduler may die while it trains
 _CALL_SECONDS = 10.0
+_GRACE_MS = 2_000  # a reply that was given in time may be on its way
 _decode = msgspec.json.Decoder(RunRecord).decode
 
 
@@ -51,12 +53,7 @@ def leads_anyone(settings: Settings, names: Names) -> bool:
 def requested(settings: Settings, names: Names, *, at: int, by: str, why: str = "") -> Requested:
     """Puts a request for a training on demand, acknowledged: whoever leads runs it, now or when there is one."""
     request = Requested(run=new_run_id(at), pipeline=names.pipeline.name, at=at, by=by, on_demand=True, why=why)
-    refused: list[Any] = []
-    producer = Producer(producer_config(settings, linger_ms=0, on_delivery=lambda error, _: refused.append(error)))
-    producer.produce(names.of(RUNS), msgspec.json.encode(request), request.pipeline.encode())
-    if producer.flush(_CALL_SECONDS) or refused:
-        why_not = refused[0].str() if refused else f"no answer within {_CALL_SECONDS:.0f} s"
-        raise BrokerUnavailable(f"{names.of(RUNS)}: the request was not delivered: {why_not}")
+    _put(settings, names, request)
     return request
 
 
@@ -70,42 +67,93 @@ def trained(
     """
     names = Names(settings.prefix, origin.pipeline)
     with ExitStack() as stack:
-        reader = from_end(settings, [names.of(RUNS)])
-        stack.callback(reader.close)
+        reader = _listening(stack, settings, names)
         request = requested(settings, names, at=at, by=origin.by, why=why)
         yield request
-        leader, look_at = None, monotonic()
-        while True:
-            for record in _of(reader, request.run):
-                yield record
-                if isinstance(record, Finished):
-                    return
-            if leader is not None:
-                if leader.failure is not None:
-                    raise leader.failure
-            elif monotonic() >= look_at:
-                if not leads_anyone(settings, names):
-                    yield LedHere(pipeline=names.pipeline.name)
-                    leader = _leader(stack, settings, origin, observer)
-                look_at = monotonic() + _LOOK_SECONDS
+        for heard in _heard(stack, settings, origin, reader, request.run, observer):
+            if isinstance(heard, LedHere | Started | Progressed | Finished):
+                yield heard
+            if isinstance(heard, Finished):
+                return
 
 
-def _of(reader: TopicReader, run: str) -> Iterator[Started | Progressed | Finished]:
+def moved(settings: Settings, origin: Origin, asked: Asked, observer: Observer = ignore) -> Replied:
+    """Asks the leader for a move in the registry and waits for its reply; where nobody leads, this process does.
+
+    Raises BadInput with the leader's reason where it refused, BrokerUnavailable where nobody replied in time.
+    """
+    names = Names(settings.prefix, origin.pipeline)
+    with ExitStack() as stack:
+        reader = _listening(stack, settings, names)
+        _put(settings, names, asked)
+        for heard in _heard(stack, settings, origin, reader, asked.run, observer, until=asked.until):
+            if isinstance(heard, Replied):
+                if not heard.done:
+                    raise BadInput(f"{asked.move} of {names.pipeline.name} was refused: {heard.reason}")
+                return heard
+    raise BrokerUnavailable(
+        f"nobody replied to {asked.move} until {iso(asked.until)}. It is not done later: ask again. "
+        "See: headrace runs list, and the scheduler's log."
+    )
+
+
+def _listening(stack: ExitStack, settings: Settings, names: Names) -> TopicReader:
+    """From before the question on."""
+    reader = from_end(settings, [names.of(RUNS)])
+    stack.callback(reader.close)
+    return reader
+
+
+def _put(settings: Settings, names: Names, record: Requested | Asked) -> None:
+    refused: list[Any] = []
+    producer = Producer(producer_config(settings, linger_ms=0, on_delivery=lambda error, _: refused.append(error)))
+    producer.produce(names.of(RUNS), msgspec.json.encode(record), record.pipeline.encode())
+    if producer.flush(_CALL_SECONDS) or refused:
+        why_not = refused[0].str() if refused else f"no answer within {_CALL_SECONDS:.0f} s"
+        raise BrokerUnavailable(f"{names.of(RUNS)}: the request was not delivered: {why_not}")
+
+
+def _heard(
+    stack: ExitStack,
+    settings: Settings,
+    origin: Origin,
+    reader: TopicReader,
+    run: str,
+    observer: Observer,
+    until: int | None = None,
+) -> Iterator[RunRecord | LedHere]:
+    """What is said about the run, up to `until` (Unix ms) for a move, which needs no trainer. Leads where nobody does;
+    looks again and again whether somebody still leads."""
+    names, leader, look_at = Names(settings.prefix, origin.pipeline), None, monotonic()
+    while until is None or time_ns() // 1_000_000 <= until + _GRACE_MS:
+        yield from _of(reader, run)
+        if leader is not None:
+            if leader.failure is not None:
+                raise leader.failure
+        elif monotonic() >= look_at:
+            if not leads_anyone(settings, names):
+                yield LedHere(pipeline=names.pipeline.name)
+                leader = _leader(stack, settings, origin, observer, trains=until is None)
+            look_at = monotonic() + _LOOK_SECONDS
+
+
+def _of(reader: TopicReader, run: str) -> Iterator[RunRecord]:
     for message in reader.poll(_POLL_SECONDS):
         try:
             record = _decode(message.value() or b"")
         except (msgspec.DecodeError, ValueError, RecursionError):
             continue  # a record of somebody else's says nothing to us
-        if record.run == run and not isinstance(record, Requested):
+        if record.run == run and not isinstance(record, Requested | Asked):
             yield record
 
 
-def _leader(stack: ExitStack, settings: Settings, origin: Origin, observer: Observer) -> Any:
+def _leader(stack: ExitStack, settings: Settings, origin: Origin, observer: Observer, *, trains: bool) -> Any:
     from headrace.infra.processes.scheduler import LeaderThread  # noqa: PLC0415  only who leads needs a trainer
     from headrace.trainer.process import Trainer  # noqa: PLC0415
 
     trainer = stack.enter_context(Trainer())
-    trainer.warm_up()
+    if trains:
+        trainer.warm_up()
     leader = LeaderThread(settings, origin, trainer, observer)
     leader.start()
     stack.callback(leader.stop)

@@ -7,18 +7,30 @@ from typing import Any
 import msgspec
 
 from headrace.infra.artifacts import Artifacts
+from headrace.infra.keys import verifier
 from headrace.infra.names import REGISTRY, RUNS, Names
+from headrace.infra.services.resolve import resolve
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader
 from headrace.models import manifest as manifests
 from headrace.models import registry
+from headrace.models.aliases import CHAMPION
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, RegistryRefused
 from headrace.models.manifest import Manifest, OffsetRange
-from headrace.models.records import Finished, Progressed, Promoted, Requested, RunRecord, Started
+from headrace.models.records import (
+    Asked,
+    Finished,
+    Paused,
+    Progressed,
+    Promoted,
+    Replied,
+    Requested,
+    RunRecord,
+    Started,
+)
 from headrace.models.registry import Versions
 
-CHAMPION = "champion"
 _decode_run = msgspec.json.Decoder(RunRecord).decode
 
 
@@ -52,7 +64,8 @@ class VersionFacts(msgspec.Struct, kw_only=True):
     """One version as the registry and its run tell of it. Version 0 is the baseline: never published."""
 
     version: int
-    alias: str = ""
+    aliases: tuple[str, ...] = ()
+    state: str = ""  # pinned, archived, or ""
     published_at: str = ""
     by: str = ""
     promoted_at: str = ""  # the newest promotion
@@ -66,7 +79,8 @@ class VersionFacts(msgspec.Struct, kw_only=True):
 
 class VersionDetail(msgspec.Struct, kw_only=True):
     version: int
-    alias: str
+    aliases: tuple[str, ...]
+    state: str  # pinned, archived, or ""
     promotions: tuple[Promoted, ...]
     lineage: tuple[int, ...]  # parent, its parent, … down to the baseline, 0
     manifest: Manifest
@@ -86,7 +100,7 @@ def _runs(messages: Sequence[Any], names: Names) -> list[RunFacts]:
             record = _decode_run(message.value() or b"")
         except (msgspec.DecodeError, ValueError, RecursionError):
             continue  # a record of somebody else's says nothing to us
-        if record.pipeline == names.pipeline.name:
+        if record.pipeline == names.pipeline.name and not isinstance(record, Asked | Replied | Paused):
             _take(found.setdefault(record.run, RunFacts(run=record.run)), record, message.timestamp()[1])
     return list(found.values())
 
@@ -108,9 +122,8 @@ def run(settings: Settings, names: Names, wanted: str | None = None) -> RunFacts
 def versions(settings: Settings, names: Names) -> list[VersionFacts]:
     """Newest first, the baseline last. Metrics are those of its run."""
     messages = _records(settings, names.of(REGISTRY), names.of(RUNS))
-    known = _folded(messages, names)
-    by_version = {one.version: one for one in _runs(messages, names) if one.state == "promoted"}
-    champion = known.champion.version if known.champion else 0
+    known = _folded(settings, messages, names)
+    by_version = {one.version: one for one in _runs(messages, names) if one.version}
     promotions = {promotion.version: promotion for promotion in known.promotions}
     facts = []
     for version, published in sorted(known.published.items(), reverse=True):
@@ -118,41 +131,60 @@ def versions(settings: Settings, names: Names) -> list[VersionFacts]:
         facts.append(
             VersionFacts(
                 version=version,
-                alias=CHAMPION if version == champion else "",
+                aliases=_aliases(known, version),
+                state=_state(known, version),
                 published_at=published.at,
                 by=published.by,
                 promoted_at=promoted.at if promoted else "",
-                why=promoted.why if promoted else "",
-                run=made_by.run,
+                why=promoted.why if promoted else published.why,
+                run=published.run or made_by.run,
                 rows=made_by.rows,
                 holdout_rows=made_by.holdout_rows,
                 metrics=made_by.metrics,
                 champion_metrics=made_by.champion_metrics,
             )
         )
-    baseline = VersionFacts(version=0, alias=CHAMPION if champion == 0 else "", why="computed from the declaration")
+    baseline = VersionFacts(version=0, aliases=_aliases(known, 0), why="computed from the declaration")
     return [*facts, baseline]
 
 
-def version(settings: Settings, names: Names, wanted: int | None = None) -> VersionDetail:
-    """The version, or the champion, with its manifest. Raises BadInput, or RegistryRefused for bytes that differ."""
-    known = _folded(_records(settings, names.of(REGISTRY)), names)
-    champion = known.champion.version if known.champion else 0
-    number = champion if wanted is None else wanted
-    if number not in known.published:
+def version(settings: Settings, names: Names, wanted: int | str | None = None) -> VersionDetail:
+    """The version of this number or alias, or the champion, with its manifest.
+
+    Raises BadInput, or RegistryRefused for bytes that differ.
+    """
+    known = known_versions(settings, names)
+    number = resolve(known, CHAMPION if wanted is None else str(wanted))
+    if number == 0:
         there = ", ".join(map(str, sorted(known.published))) or "none is published yet"
-        about = "the baseline is computed from the declaration and has no manifest" if number == 0 else "not published"
-        raise BadInput(f"version {number} of {names.pipeline.name}: {about}. Published: {there}.")
+        about = "the baseline is computed from the declaration and has no manifest"
+        raise BadInput(f"version 0 of {names.pipeline.name}: {about}. Published: {there}.")
     with closing(Artifacts(settings)) as artifacts:
         manifest = manifests.decode(artifacts.read(known.published[number].manifest))
         lineage = _lineage(known, manifest.parent, artifacts)
     return VersionDetail(
         version=number,
-        alias=CHAMPION if number == champion else "",
+        aliases=_aliases(known, number),
+        state=_state(known, number),
         promotions=tuple(promotion for promotion in known.promotions if promotion.version == number),
         lineage=lineage,
         manifest=manifest,
     )
+
+
+def known_versions(settings: Settings, names: Names) -> Versions:
+    """The registry as it is now. Raises BrokerUnavailable."""
+    return _folded(settings, _records(settings, names.of(REGISTRY)), names)
+
+
+def _aliases(known: Versions, version: int) -> tuple[str, ...]:
+    return tuple(name for name, meant in known.aliases.items() if meant == version)
+
+
+def _state(known: Versions, version: int) -> str:
+    if version in known.archived:
+        return "archived"
+    return "pinned" if known.pinned and version == known.aliases[CHAMPION] else ""
 
 
 def _lineage(known: Versions, parent: int, artifacts: Artifacts) -> tuple[int, ...]:
@@ -166,15 +198,16 @@ def _lineage(known: Versions, parent: int, artifacts: Artifacts) -> tuple[int, .
     return tuple(line)
 
 
-def _folded(messages: Sequence[Any], names: Names) -> Versions:
+def _folded(settings: Settings, messages: Sequence[Any], names: Names) -> Versions:
     """What followers make of the registry; what they refuse, they report."""
-    known = Versions()
+    known, verify = Versions(), verifier(settings, names.pipeline)
     for message in messages:
         if message.topic() != names.of(REGISTRY):
             continue
         try:
             record = registry.decode(message.value())
             if record.pipeline == names.pipeline.name:
+                verify(record)
                 known.apply(record)
         except RegistryRefused:
             continue
@@ -189,7 +222,7 @@ def _records(settings: Settings, *topics: str) -> list[Any]:
         reader.close()
 
 
-def _take(facts: RunFacts, record: RunRecord, written_ms: int) -> None:
+def _take(facts: RunFacts, record: Requested | Started | Progressed | Finished, written_ms: int) -> None:
     """A request that was delivered twice, or a run tried again, overwrites with the same or with the newer."""
     match record:
         case Requested():

@@ -24,7 +24,9 @@ from headrace.models.features import Number, Topic
 from headrace.models.labels import Binary
 from headrace.models.pipeline import Pipeline
 from headrace.models.records import Finished, Promoted, Published, Requested, RunRecord
-from headrace.scheduler.leader import Candidate, Leader, LeadershipLost
+from headrace.scheduler.decide import Live
+from headrace.scheduler.leader import Candidate, Leader
+from headrace.scheduler.ledger import LeadershipLost
 from headrace.scheduler.triggers import Every
 from headrace.streams.served import encode_served, served_batch, served_schema
 from headrace.trainer.process import Trainer
@@ -86,30 +88,33 @@ class ScriptedAttempt:
         self.training.cancelled += 1
 
 
-class NoLabels:
-    def count(self):
-        return 0
+class NothingLive:
+    def now(self):
+        return Live()
 
     def reset(self, since):
+        pass
+
+    def watch(self, reference):
         pass
 
 
 class Scheduler:
     """A leader without threads: it does what it does in `step`."""
 
-    def __init__(self, settings, training=None, started=NOON - HOUR // 2):
-        self.names, self.facts, self.training = Names(settings.prefix, PIPELINE), Facts(), training or Scripted()
+    def __init__(self, settings, training=None, started=NOON - HOUR // 2, pipeline=PIPELINE, live=None):
+        self.names, self.facts, self.training = Names(settings.prefix, pipeline), Facts(), training or Scripted()
         self.log = KafkaRunsLog(settings, self.names)
         self.registry = KafkaRegistry(settings)
         self.writer = KafkaWriter(settings, self.names, self.log)
         self.leader = Leader(
-            PIPELINE,
+            pipeline,
             name=f"leader-{id(self)}",
             log=self.log,
             registry_log=self.registry,
             writer=self.writer,
             training=self.training,
-            labels=NoLabels(),
+            live=live or NothingLive(),
             observer=self.facts,
             started=started,
         )

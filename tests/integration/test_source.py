@@ -45,9 +45,9 @@ def event(number, key=None, **more):
 
 
 @contextmanager
-def worker_of(settings, pipeline, facts):
+def worker_of(settings, pipeline, facts, **options):
     """The whole worker, in a thread of this process."""
-    worker, failed = Worker(settings, pipeline, facts), []
+    worker, failed = Worker(settings, pipeline, facts, **options), []
 
     def run():
         try:
@@ -85,7 +85,7 @@ class Member:
             sink=AcknowledgedSink(lambda report: Producer(producer_config(settings, on_delivery=report))),
             topics=[topic],
             positions=GroupOffsets([topic]),
-            stamp=lambda: None,
+            parts=lambda messages: [(None, messages, ())],
             hand_over=self.hand_over,
             observer=self.facts,
             limits=Limits(**limits),

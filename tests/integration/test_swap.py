@@ -16,6 +16,7 @@ from headrace.infra.kafka import producer_config
 from headrace.infra.names import ARTIFACTS, REGISTRY, Names
 from headrace.infra.topics import apply
 from headrace.models import manifest as manifests
+from headrace.models.durations import iso
 from headrace.models.facts import Predicted, Refused, Swapped
 from headrace.models.features import Aggregate, Category, Column, Number, Topic
 from headrace.models.labels import Binary
@@ -24,6 +25,7 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.records import Promoted, Published
 from headrace.models.schema import Schema
 from headrace.models.session import Session
+from headrace.streams.codec import clock_ms
 
 PIPELINE = Pipeline(
     name="delay",
@@ -63,7 +65,13 @@ class Publisher:
 
     def _record(self):
         self.seq += 1
-        return {"pipeline": self.pipeline.name, "seq": self.seq, "version": self.version, "at": "", "by": "test"}
+        return {
+            "pipeline": self.pipeline.name,
+            "seq": self.seq,
+            "version": self.version,
+            "at": iso(clock_ms()),
+            "by": "test",
+        }
 
     def _write(self, *records):
         for record in records:

@@ -9,7 +9,7 @@ import pytest
 from headrace.models.durations import iso
 from headrace.models.protocols import Numbers, Reason, Trigger
 from headrace.models.records import Finished, Requested, RunRecord, Started
-from headrace.scheduler.decide import Answered, Decision, InRegistry, NotDue, PipelineRuns, Run, decide
+from headrace.scheduler.decide import Answered, Decision, InRegistry, Live, NotDue, PipelineRuns, Run, decide
 from headrace.scheduler.triggers import Cron, NewLabels
 
 DAILY = Cron("0 3 * * *", timezone="UTC")
@@ -42,7 +42,7 @@ class Leader:
         outcome: str = "promoted",
         crash: Literal["training"] | None = None,
     ) -> Decision:
-        decision = decide(self.triggers, request, self.runs(), new_labels)
+        decision = decide(self.triggers, request, self.runs(), Live(new_labels=new_labels))
         match decision:
             case Run():
                 self.topic.append(started(decision))
