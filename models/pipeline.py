@@ -60,10 +60,13 @@ class Pipeline:
     baseline: float | Function | None = None
     initial: str | None = None
     delivery: Delivery = "at_least_once"  # or "exactly_once": subscribers then read with isolation.level=read_committed
+    signed: bool = False  # only versions that a trusted key signed: see `trusted_keys` of the settings
+    operators: Sequence[str] = ()  # of ONNX that a version may have beside the usual ones: Loop, If, Scan, …
     max_future: str = "5m"  # an event time further ahead of the clock is parked before it touches a watermark
 
     def __post_init__(self) -> None:
         self._check_inputs()
+        self._check_trust()
         self._check_learning()
         self._check_names()
         self._check_function_inputs()
@@ -119,7 +122,6 @@ class Pipeline:
         if self.delivery not in get_args(Delivery):
             expected = " or ".join(get_args(Delivery))
             raise DeclarationError("Pipeline.delivery", expected, self.delivery, "Choose what a crash may repeat.")
-
         baseline = self.baseline
         if isinstance(baseline, bool) or not isinstance(baseline, int | float | Function | None):
             raise DeclarationError("Pipeline.baseline", "a number or a Function", baseline, "What version 0 answers.")
@@ -127,6 +129,12 @@ class Pipeline:
             raise DeclarationError("Pipeline.baseline", 'a Function of kind "number"', baseline.kind, "Scores are.")
         if self.initial is not None and not isinstance(self.initial, str):
             raise DeclarationError("Pipeline.initial", "the path of an ONNX file", self.initial, "Beside this file.")
+
+    def _check_trust(self) -> None:
+        if not isinstance(self.signed, bool):
+            raise DeclarationError("Pipeline.signed", "True or False", self.signed, "Keys are in the settings.")
+        if not isinstance(self.operators, list | tuple) or not all(isinstance(name, str) for name in self.operators):
+            raise DeclarationError("Pipeline.operators", "a list of names", self.operators, 'For example ["If"].')
 
     def _check_learning(self) -> None:
         for name, protocol in (("learner", Learner), ("gate", Judge)):

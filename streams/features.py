@@ -1,6 +1,6 @@
 """decoded events (+ rings as of their time) → raw feature columns."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from time import monotonic
 from typing import Any
@@ -210,10 +210,10 @@ def _function_failed(feature: Function, error: Exception) -> EventRejected:
     return EventRejected("function_failed", f"{feature.name}: {type(error).__name__}: {error}")
 
 
-def synthetic_row(plan: FeaturePlan) -> Columns:
+def synthetic_row(columns: Iterable[Column]) -> Columns:
     """A row of missing values: what a version is warmed on before the first event came."""
     row: dict[str, Array] = {}
-    for column in plan.columns:
+    for column in columns:
         if column.kind == "number":
             row[column.name] = np.array([np.nan if column.nullable else 0.0])
         elif column.kind == "category":
