@@ -43,6 +43,27 @@ def runs_until_end(
         consumer.close()
 
 
+def runs_within(
+    settings: Settings, ranges: Mapping[Partition, tuple[int, int]]
+) -> Iterator[tuple[Partition, list[Any]]]:
+    """Committed messages from the first offset of each range to before its end, which was a message's once.
+
+    Raises as `runs_until_end` does; what is missing inside is not seen here.
+    """
+    consumer = Consumer(consumer_config(settings, "headrace.reader", **_AHEAD, **_ONCE))
+    try:
+        for partition, (first, end) in ranges.items():
+            consumer.assign([TopicPartition(*partition, first)])
+            for _, messages in _runs(consumer, {partition}):
+                inside = [message for message in messages if message.offset() < end]
+                if inside:
+                    yield partition, inside
+                if messages[-1].offset() >= end - 1:
+                    break
+    finally:
+        consumer.close()
+
+
 def _runs(consumer: Consumer, to_reach: set[Partition]) -> Iterator[tuple[Partition, list[Any]]]:
     """An end-of-partition event says that an end is reached: the last record may be a marker that nobody is shown."""
     while to_reach:

@@ -5,17 +5,19 @@ so files of other ranges never mix. The folder is a cache: deleting it costs a r
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from confluent_kafka import Consumer
 
-from headrace.infra.bulk_reader import runs_until_end
+from headrace.infra.bulk_reader import runs_until_end, runs_within
+from headrace.infra.kafka import consumer_config, watermarks
 from headrace.infra.names import Names
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition
-from headrace.models.errors import EventRejected
+from headrace.models.errors import BadInput, EventRejected
 from headrace.models.manifest import OffsetRange
 from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.streams.served import decode_served
@@ -42,9 +44,30 @@ class DatasetFiles:
     def fetch(self) -> tuple[OffsetRange, ...]:
         """The ranges that the folder holds now."""
         topics = [self._names.topics.served, self._names.labels]
+        return self._kept(runs_until_end(self._settings, topics, self._ends))
+
+    def fetch_again(self, ranges: Sequence[OffsetRange]) -> tuple[OffsetRange, ...]:
+        """Only these, into an empty folder. Raises BadInput where one of them is no longer on its topic."""
+        wanted = {(part.topic, part.partition): (part.first, part.end) for part in ranges}
+        self._expect_there(wanted)
+        return self._kept(runs_within(self._settings, wanted))
+
+    def _expect_there(self, wanted: Mapping[Partition, tuple[int, int]]) -> None:
+        asker = Consumer(consumer_config(self._settings, "headrace.reader"))
+        try:
+            for topic in sorted({topic for topic, _ in wanted}):
+                if topic not in (self._names.topics.served, self._names.labels):
+                    raise BadInput(f"dataset: {topic} is neither the pipeline's served rows nor its labels.")
+                there = watermarks(asker, topic)
+                for number in sorted(number for of, number in wanted if of == topic):
+                    _expect_within(f"{topic}/{number}", wanted[topic, number], there.get(number, (0, 0)))
+        finally:
+            asker.close()
+
+    def _kept(self, runs: Iterable[tuple[Partition, list[Any]]]) -> tuple[OffsetRange, ...]:
         files: dict[Partition, _PartitionFiles] = {}
         try:
-            for partition, messages in runs_until_end(self._settings, topics, self._ends):
+            for partition, messages in runs:
                 if partition not in files:
                     files[partition] = _PartitionFiles(self._folder, self._kind(partition), messages[0].offset())
                 for batch in self._batches(partition, messages):
@@ -113,6 +136,17 @@ class _PartitionFiles:
         """What was read becomes files for the trainer."""
         for number, draft in enumerate(self._drafts):
             draft.rename(self._folder / f"{self._kind}-{self.first:015}-{self.end:015}-{number}.arrow")
+
+
+def _expect_within(place: str, wanted: tuple[int, int], there: tuple[int, int]) -> None:
+    (first, end), (begin, over) = wanted, there
+    if first < begin:
+        gone = f"it begins at {begin} now: {min(end, begin) - first:,} offsets are gone by retention"
+        raise BadInput(f"dataset: expected {place} from {first} to {end}, {gone}.")
+    if end > over:
+        raise BadInput(
+            f"dataset: expected {place} from {first} to {end}, it ends at {over}: another topic of that name."
+        )
 
 
 def _served(messages: list[Any]) -> Iterator[pa.RecordBatch]:

@@ -33,6 +33,8 @@ DEFAULT_FILE = Path("headrace.toml")
 _KAFKA_VARIABLE = "HEADRACE_KAFKA_"
 # What Kafka allows in a topic's name, and no more than leaves room for the name itself (Kafka's limit is 249).
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,100}")
+# fsspec chains file systems with "::", and would unpack archives or follow references on the way.
+_STORE = re.compile(r"(?!.*::)[a-z][a-z0-9+.-]*://(?![^/@]*:[^/@]*@)[^?#\s]+")
 
 
 def _legal_prefix(prefix: str) -> str:
@@ -40,6 +42,14 @@ def _legal_prefix(prefix: str) -> str:
         msg = "at most 100 of letters, digits, '.', '_' and '-', as in a topic's name"
         raise ValueError(msg)
     return prefix
+
+
+def _legal_store(url: str) -> str:
+    """What fsspec opens, as it may stand in a manifest for everybody to read."""
+    if url and not _STORE.fullmatch(url):
+        msg = "a URL without a password, '::' or '?', as file:///srv/models or s3://bucket/folder"
+        raise ValueError(msg)
+    return url.rstrip("/")
 
 
 def _names(given: object) -> object:
@@ -66,10 +76,19 @@ class Settings(BaseSettings):
     # As `onnxruntime.get_available_providers()` names them, the preferred one first; the CPU is always the last.
     onnx_providers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     onnx_timeout_s: float = Field(default=20.0, gt=0, le=3600)  # of one batch
+    # What a version may take where it is tried first, beyond an empty process: some six times its graph's size.
+    model_memory_mb: int = Field(default=1024, ge=64, le=1 << 20)
+    # Whoever leads signs with the one; every reader of a pipeline with signed=True believes the others.
+    signing_key_file: Path | None = None
+    trusted_keys: Path | None = None  # a folder of public keys, *.pub, or one such file
+    # Larger artifacts go to the store; with 0 all of them do. The upper bound is a transaction's, at 1 MB a second.
+    artifact_kafka_limit_mb: int = Field(default=100, ge=0, le=512)
+    artifact_store: Annotated[str, AfterValidator(_legal_store)] = ""  # of fsspec
     kafka: Annotated[dict[str, str], BeforeValidator(checked_options)] = Field(default_factory=dict, repr=False)
 
     known: ClassVar[str] = (
-        "bootstrap_servers, redis_url, prefix, home, replication, onnx_threads, onnx_providers, onnx_timeout_s"
+        "bootstrap_servers, redis_url, prefix, home, replication, onnx_threads, onnx_providers,"
+        " onnx_timeout_s, model_memory_mb, signing_key_file, trusted_keys, artifact_kafka_limit_mb, artifact_store"
         " and the table [kafka]"
     )
 

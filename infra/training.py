@@ -1,21 +1,27 @@
 """The leader's port to the trainer: what a run needs as data, and what it came to as a candidate."""
 
+import hashlib
 import logging
 import os
+import platform
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx as onnx_library
 
+from headrace.infra.artifacts import in_store, put
 from headrace.infra.dataset_files import DatasetFiles
 from headrace.infra.leadership import KafkaRegistry
 from headrace.infra.names import Names
 from headrace.infra.pipeline_file import PipelineFile
 from headrace.infra.settings import Settings
+from headrace.infra.sources import archived
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, RegistryRefused, RunFailed
+from headrace.models.graph_check import check
 from headrace.models.manifest import Blob, Manifest, OffsetRange
 from headrace.models.pipeline import Pipeline
 from headrace.models.registry import Versions
@@ -39,6 +45,25 @@ class Origin:
     pipeline: Pipeline
     by: str = f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()}"
 
+    @property
+    def name_in_file(self) -> str:
+        (name,) = [name for name, found in self.file.pipelines.items() if found is self.pipeline]
+        return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What a manifest says of where a version comes from."""
+
+    run: Run
+    parent: int = 0
+    ranges: tuple[OffsetRange, ...] = ()
+    as_of: str = ""
+    sources: bytes  # as they were when the training began
+    known_sources: Blob | None = None  # of the newest version: on record, so that no gc takes them
+    source: str
+    git_commit: str
+
 
 class LocalTraining:
     """Trainings as forks on this machine."""
@@ -58,7 +83,7 @@ class LocalTraining:
         request = RunRequest(
             run=run.run,
             loader="headrace.infra.pipeline_file:read_pipeline",
-            pipeline=f"{self._origin.file.path}:{self._name_in_file()}",
+            pipeline=f"{self._origin.file.path}:{self._origin.name_in_file}",
             at_ms=at,
             data=str(self._files.folder),
             out=str(out),
@@ -66,9 +91,11 @@ class LocalTraining:
             champion=self._served_now(versions),
             import_path=(str(self._origin.file.path.parent),),
         )
-        going = self._trainer.start(request, time_limit_s=_TIME_LIMIT_SECONDS)
         parent = versions.champion.version if versions.champion else 0
-        return LocalAttempt(going, out, ranges, lambda *made: self._manifest(run, parent, ranges, *made))
+        known = self._published_sources(versions)
+        made = self._made(run, parent=parent, ranges=ranges, as_of=iso(at), known_sources=known)
+        going = self._trainer.start(request, time_limit_s=_TIME_LIMIT_SECONDS)
+        return LocalAttempt(going, out, ranges, lambda result, graph: self._candidate(made, result, graph))
 
     def initial(self, path: str) -> Candidate:
         """The user's own graph, by the contract in `models/session.py`, with the declaration's features."""
@@ -76,39 +103,74 @@ class LocalTraining:
         place = (self._origin.file.path.parent / path).resolve()
         try:
             graph = place.read_bytes()
+            check(graph, pipeline.operators)
             Session(graph, pipeline.schema)
         except OSError as error:
             raise BadInput(f"Pipeline.initial: expected an ONNX file, {place} cannot be read: {error}") from error
         except RegistryRefused as error:
             raise BadInput(f"Pipeline.initial: {place} does not fit the features: {error.detail}") from error
-        run = Run(run="initial", tick=None, trigger=f"initial={path}")
+        made = self._made(Run(run="initial", tick=None, trigger=f"initial={path}"))
+        sources = self._put_sources(made)
         return Candidate(
             promote=True,
             reason=f"the model that the pipeline starts with, {path}",
-            onnx=graph,
-            manifest=lambda version, blob: self._manifest(run, 0, (), None, version, blob),
+            onnx=self._placed(graph),
+            manifest=lambda version, blob: self._manifest(made, sources, None, version, blob),
         )
 
-    def _name_in_file(self) -> str:
-        (name,) = [name for name, found in self._origin.file.pipelines.items() if found is self._origin.pipeline]
-        return name
+    def _made(self, run: Run, **where: Any) -> _Made:
+        file = self._origin.file
+        return _Made(run=run, sources=archived(file.path), source=file.source, git_commit=file.git_commit, **where)
+
+    def _candidate(self, made: _Made, result: RunResult, graph: bytes) -> Candidate:
+        """What goes to the object store, and the sources, are written before the leader's transaction begins."""
+        sources = self._put_sources(made) if result.promote else None
+        return Candidate(
+            promote=result.promote,
+            reason=result.verdict,
+            onnx=self._placed(graph) if result.promote else graph,
+            manifest=lambda version, blob: self._manifest(made, sources, result, version, blob),
+            rows=result.rows,
+            holdout_rows=result.holdout_rows,
+            metrics=result.metrics,
+            champion_metrics=result.champion_metrics,
+            seconds=result.seconds,
+        )
+
+    def _placed(self, graph: bytes) -> bytes | Blob:
+        return put(self._settings, graph) if in_store(self._settings, len(graph)) else graph
+
+    def _put_sources(self, made: _Made) -> Blob:
+        """Those of the version before where they are the same."""
+        known = made.known_sources
+        if known is not None and known.sha256 == hashlib.sha256(made.sources).hexdigest():
+            return known
+        return put(self._settings, made.sources)
+
+    def _published_sources(self, versions: Versions) -> Blob | None:
+        if not versions.newest:
+            return None
+        try:
+            return self._registry.manifest(versions.published[versions.newest].manifest).sources
+        except RegistryRefused:
+            return None  # then they are written again
 
     def _served_now(self, versions: Versions) -> Champion:
         """The newest promotion whose bytes can be read, as for workers: a broken one must not end all trainings."""
         for promoted in reversed(versions.promotions):
+            if promoted.version == 0:  # taken back to the baseline
+                break
             if self._champion.version == promoted.version:
                 return self._champion
             try:
                 return self._fetched(versions, promoted.version)
             except RegistryRefused as error:
                 _log.warning("version %d cannot be judged against: %s", promoted.version, error)
-        rule = self._origin.pipeline.baseline
-        prior = float(rule) if isinstance(rule, int | float) else self._origin.pipeline.label.prior
-        return Champion(baseline=prior)
+        return baseline_of(self._origin.pipeline)
 
     def _fetched(self, versions: Versions, version: int) -> Champion:
         """Its graph as a file, once per version."""
-        manifest = self._registry.manifest(versions.published[version])
+        manifest = self._registry.manifest(versions.published[version].manifest)
         path = self._home / f"champion-{version}.onnx"
         path.write_bytes(self._registry.onnx(manifest))
         if self._champion.onnx:
@@ -117,29 +179,23 @@ class LocalTraining:
         return self._champion
 
     def _manifest(
-        self,
-        run: Run,
-        parent: int,
-        ranges: tuple[OffsetRange, ...],
-        result: RunResult | None,
-        version: int,
-        graph: Blob,
+        self, made: _Made, sources: Blob | None, result: RunResult | None, version: int, graph: Blob
     ) -> Manifest:
-        pipeline = self._origin.pipeline
+        pipeline, origin = self._origin.pipeline, self._origin
         return Manifest(
             pipeline=pipeline.name,
             version=version,
-            parent=parent,
+            parent=made.parent,
             task=pipeline.label.task,
             features=tuple(pipeline.features),
             schema=pipeline.schema,
             onnx=graph,
-            run=run.run,
-            tick=run.tick_text,
-            trigger=run.trigger,
+            run=made.run.run,
+            tick=made.run.tick_text,
+            trigger=made.run.trigger,
             created_at=iso(clock_ms()),
-            created_by=self._origin.by,
-            ranges=ranges,
+            created_by=origin.by,
+            ranges=made.ranges,
             dataset_sha256=result.dataset_sha256 if result else "",
             rows=result.rows if result else 0,
             holdout_rows=result.holdout_rows if result else 0,
@@ -151,9 +207,22 @@ class LocalTraining:
             champion_metrics=result.champion_metrics if result else {},
             verdict=result.verdict if result else "",
             libraries=result.libraries if result else {"onnx": onnx_library.__version__},
-            source=self._origin.file.source,
-            git_commit=self._origin.file.git_commit,
+            source=made.source,
+            git_commit=made.git_commit,
+            golden=result.golden if result else None,
+            reference=result.reference if result else None,
+            numbers=result.numbers if result else {},
+            sources=sources,
+            pipeline_file=f"{origin.file.path.name}:{origin.name_in_file}",
+            as_of=made.as_of,
+            platform=result.platform if result else platform.platform(),
         )
+
+
+def baseline_of(pipeline: Pipeline) -> Champion:
+    """What a first version is judged against."""
+    rule = pipeline.baseline
+    return Champion(baseline=float(rule) if isinstance(rule, int | float) else pipeline.label.prior)
 
 
 class LocalAttempt:
@@ -164,9 +233,9 @@ class LocalAttempt:
         going: process.Run,
         out: Path,
         ranges: tuple[OffsetRange, ...],
-        manifest: Callable[[RunResult, int, Blob], Manifest],
+        candidate: Callable[[RunResult, bytes], Candidate],
     ) -> None:
-        self._going, self._out, self._ranges, self._manifest = going, out, ranges, manifest
+        self._going, self._out, self._ranges, self._candidate = going, out, ranges, candidate
         self._progress: tuple[str, dict[str, float]] = ("start", {})
 
     @property
@@ -184,17 +253,7 @@ class LocalAttempt:
             graph = (self._out / MODEL).read_bytes()
         except OSError as error:
             raise RunFailed("crashed", f"the run left no model: {error}") from error
-        return Candidate(
-            promote=result.promote,
-            reason=result.verdict,
-            onnx=graph,
-            manifest=lambda version, blob: self._manifest(result, version, blob),
-            rows=result.rows,
-            holdout_rows=result.holdout_rows,
-            metrics=result.metrics,
-            champion_metrics=result.champion_metrics,
-            seconds=result.seconds,
-        )
+        return self._candidate(result, graph)
 
     def cancel(self) -> None:
         self._going.cancel()

@@ -4,7 +4,7 @@ Manifests travel as JSON on `headrace.artifacts`.
 A worker serves a version by its manifest's schema, whatever the pipeline file says by then.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,13 +15,15 @@ from headrace.models.schema import Schema
 
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes on the artifacts topic: `chunks` records of one partition, from `offset` on, in order."""
+    """Bytes on the artifacts topic: `chunks` records of one partition, from `offset` on, in order; or in an object
+    store, where `url` says."""
 
     sha256: str
     size: int
     partition: int
     offset: int
     chunks: int
+    url: str = ""  # of fsspec; then there are no chunks
 
 
 class OffsetRange(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +33,29 @@ class OffsetRange(msgspec.Struct, frozen=True, kw_only=True):
     partition: int
     first: int
     end: int
+
+
+class Golden(msgspec.Struct, frozen=True, kw_only=True):
+    """A few held-out rows and what the graph answered to them where it was made: so it has to answer everywhere."""
+
+    columns: dict[str, list[float | str | None]]  # of the schema, one value per row; tensors flat, one after the other
+    scores: tuple[float, ...]
+
+
+class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
+    """How a column's training rows lie in bins: those between `edges`, or one for each of `values` and one for the
+    others; the last one is for missing rows."""
+
+    kind: Literal["number", "category"]
+    counts: tuple[int, ...]
+    edges: tuple[float, ...] = ()  # ascending, inner ones: k edges make k + 1 bins
+    values: tuple[str, ...] = ()
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """By column, of the version's schema and `score`. Tensors have none."""
+
+    columns: dict[str, ColumnReference]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +88,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     libraries: dict[str, str]
     source: str  # the pipeline file's text
     git_commit: str = ""
+    reference: Reference | None = None  # how the training rows lie, column by column: what drift is measured against
+    numbers: dict[str, float] = {}  # of the verdict
+    golden: Golden | None = None
+
+    sources: Blob | None = None  # that file and every local module it reaches, as one archive: see `infra.sources`
+    pipeline_file: str = ""  # where the pipeline is in it, as "flights.py:flight_delay"
+    as_of: str = ""  # what was known when it was trained, RFC 3339 UTC: no newer row or label was seen
+    platform: str = ""  # where it was trained
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -1,6 +1,7 @@
 """candidate + champion on the holdout → evidence: both as what would serve, on identical rows (law 7)."""
 
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,19 @@ class Evaluation:
 
 
 def evaluate(
-    holdout: Dataset, candidate: Predictor, champion: Predictor, champion_columns: Columns, champion_version: int
+    holdout: Dataset,
+    candidate: Predictor,
+    champion: Predictor,
+    champion_columns: Columns,
+    champion_version: int,
+    *,
+    decide_at: float = 0.5,
+    onnx_bytes: int = 0,
 ) -> Evaluation:
     """`champion_columns` are the same rows by the champion's schema. Raises RunFailed("scores_not_finite")."""
-    rows = len(holdout)
+    rows, begun = len(holdout), perf_counter()
     scores = _scores("the candidate", candidate, holdout.columns, rows)
+    seconds = perf_counter() - begun
     if not np.isfinite(scores).all():
         count = int((~np.isfinite(scores)).sum())
         raise RunFailed(
@@ -47,10 +56,19 @@ def evaluate(
             candidate=scores,
             champion=champion_scores,
             champion_version=champion_version,
+            decide_at=decide_at,
+            columns=holdout.columns,
+            onnx_bytes=onnx_bytes,
+            seconds=seconds,
         ),
         metrics=measure(holdout.task, holdout.labels, scores),
         champion_metrics=measure(holdout.task, holdout.labels, champion_scores),
     )
+
+
+def max_difference(scores: NDArray[np.float64], other: Predictor, columns: Columns) -> float:
+    """Between two models' answers to the same rows; `columns` are those rows by the other one's schema."""
+    return float(np.abs(scores - _scores("the version to compare with", other, columns, len(scores))).max())
 
 
 def _scores(who: str, predictor: Predictor, columns: Columns, rows: int) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.models.manifest import Golden, Reference
 from headrace.models.schema import Schema
 
 
@@ -27,6 +28,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     out: str  # directory for model.onnx, result.json and run.log
     cache: str  # directory that survives runs
     champion: Champion = Champion()
+    compare: Champion | None = None  # another version, scored on the same held-out rows
     snapshots: str | None = None  # directory for the dataset as Parquet
     import_path: tuple[str, ...] = ()  # in front of sys.path: the pipeline file's folder
     threads: int = 1
@@ -52,8 +54,12 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     hyperparameters: dict[str, Any]
     curves: dict[str, list[float]]
     libraries: dict[str, str]
+    platform: str
     seconds: dict[str, float]  # by stage
     onnx_bytes: int
+    golden: Golden | None = None
+    reference: Reference | None = None
+    max_difference: float | None = None  # of two scores of one held-out row: the candidate's, and those of `compare`
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

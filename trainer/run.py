@@ -1,6 +1,8 @@
 """dataset → candidate → verdict: one training from beginning to end, in one process. It publishes nothing."""
 
 import importlib
+import platform
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -12,14 +14,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from headrace.models.drift import reference_of
 from headrace.models.durations import iso
 from headrace.models.errors import HeadraceError, RegistryRefused, RunFailed
+from headrace.models.golden import ROWS, golden
+from headrace.models.graph_check import check
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset, TrainContext, Trained
 from headrace.models.schema import Schema
 from headrace.models.session import Predictor, Runtime, Session
 from headrace.trainer.dataset import Joined, to_columns, to_dataset
-from headrace.trainer.evaluate import Constant, evaluate
+from headrace.trainer.evaluate import Constant, evaluate, max_difference
 from headrace.trainer.gate import Always
 from headrace.trainer.messages import Champion, RunRequest, RunResult
 from headrace.trainer.ready import ready_dataset
@@ -28,7 +33,27 @@ from headrace.trainer.snapshot import dataset_sha256, snapshot
 from headrace.trainer.split import split
 
 MODEL, RESULT = "model.onnx", "result.json"
-_LIBRARIES = ("headrace", "numpy", "onnx", "onnxruntime", "pyarrow", "torch")
+_REFERENCE_ROWS = 200_000  # the newest training rows, which drift is measured against
+_LIBRARIES = {  # by the module that is loaded where they took part
+    "headrace": "headrace",
+    "numpy": "numpy",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "onnxscript": "onnxscript",
+    "pyarrow": "pyarrow",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "scikit-learn": "sklearn",
+    "scipy": "scipy",
+    "skl2onnx": "skl2onnx",
+    "onnxmltools": "onnxmltools",
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+    "catboost": "catboost",
+    "transformers": "transformers",
+    "pandas": "pandas",
+    "polars": "polars",
+}
 
 Progress = Callable[[str, dict[str, float]], None]
 """Stage and facts, while a run goes on."""
@@ -62,10 +87,24 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         trained = _train(pipeline, train, context)
     with _stage("evaluate", seconds, progress):
         champion_columns = to_columns(joined.table.slice(len(train)), champion_schema)
-        candidate = _session(trained.onnx, schema, request.threads)
-        evaluation = evaluate(holdout, candidate, champion, champion_columns, request.champion.version)
+        candidate = _candidate(trained.onnx, pipeline, request.threads)
+        evaluation = evaluate(
+            holdout,
+            candidate,
+            champion,
+            champion_columns,
+            request.champion.version,
+            decide_at=getattr(pipeline.label, "decide_at", 0.5),
+            onnx_bytes=len(trained.onnx),
+        )
         verdict = (pipeline.gate or Always()).judge(evaluation.evidence)
+        difference = None
+        if request.compare is not None:
+            other, other_schema = _champion(request.compare, schema, request.threads)
+            rows = to_columns(joined.table.slice(len(train)), other_schema)
+            difference = max_difference(evaluation.evidence.candidate, other, rows)
 
+    newest = holdout.take(slice(-4 * ROWS, None))  # some to spare: rows with an infinity are none
     result = RunResult(
         promote=verdict.promote,
         verdict=verdict.reason,
@@ -84,8 +123,14 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         hyperparameters=dict(trained.hyperparameters),
         curves={name: list(values) for name, values in trained.curves.items()},
         libraries=_libraries(),
+        platform=platform.platform(),
         seconds=seconds,
         onnx_bytes=len(trained.onnx),
+        reference=reference_of(
+            schema, train.take(slice(-_REFERENCE_ROWS, None)).columns, evaluation.evidence.candidate
+        ),
+        golden=golden(newest.columns, evaluation.evidence.candidate[-len(newest) :], schema),
+        max_difference=difference,
     )
     out = Path(request.out)
     (out / MODEL).write_bytes(trained.onnx)
@@ -148,6 +193,15 @@ def _champion(champion: Champion, schema: Schema, threads: int) -> tuple[Predict
     return _session(Path(champion.onnx).read_bytes(), known, threads), known
 
 
+def _candidate(onnx: bytes, pipeline: Pipeline, threads: int) -> Session:
+    """What every worker would refuse fails here."""
+    try:
+        check(onnx, pipeline.operators)
+    except RegistryRefused as error:
+        raise RunFailed(error.reason, error.detail) from error
+    return _session(onnx, pipeline.schema, threads)
+
+
 def _session(onnx: bytes, schema: Schema, threads: int) -> Session:
     try:
         return Session(onnx, schema, Runtime(threads=threads))
@@ -156,10 +210,11 @@ def _session(onnx: bytes, schema: Schema, threads: int) -> Session:
 
 
 def _libraries() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
+    found = {"python": platform.python_version()}
+    for name, module in _LIBRARIES.items():
         try:
-            found[name] = version(name)
+            if module in sys.modules:
+                found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found
