@@ -26,8 +26,14 @@ def roc_auc(labels: Scores, scores: Scores) -> float:
 def log_loss(labels: Scores, scores: Scores) -> float:
     if not len(labels):
         return float("nan")
+    return float(np.mean(log_losses(labels, scores)))
+
+
+def log_losses(labels: Scores, scores: Scores) -> Scores:
+    """[n], one per row."""
     p = np.clip(scores.astype(np.float64), _TINY, 1 - _TINY)
-    return float(-np.mean(labels * np.log(p) + (1 - labels) * np.log(1 - p)))
+    losses: Scores = -(labels * np.log(p) + (1 - labels) * np.log(1 - p))
+    return losses
 
 
 def accuracy(labels: Scores, scores: Scores) -> float:

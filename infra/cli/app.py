@@ -10,10 +10,12 @@ from rich.console import Console
 
 from headrace.infra.cli import (
     check,
+    data,
     dead_letters,
     demo,
     dev,
     model,
+    predict,
     processes,
     runs,
     schedule,
@@ -34,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
 )
 # in the order in which a newcomer needs them, which is the order of `headrace --help`
-for group in (demo, check, servers, topics, processes, train, model, runs, schedule, dead_letters, dev):
+for group in (demo, check, servers, topics, processes, train, predict, model, runs, schedule, data, dead_letters, dev):
     group.register(app)
 
 

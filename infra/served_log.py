@@ -1,0 +1,135 @@
+"""`<pipeline>.served` → served rows: the batch of one event, the newest ones, or all since a time."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from confluent_kafka import Consumer, TopicPartition
+
+from headrace.infra.bulk_reader import runs_until_end
+from headrace.infra.kafka import consumer_config, watermarks
+from headrace.infra.seek import Seeker, Span, about
+from headrace.infra.settings import Settings
+from headrace.infra.topic_reader import Partition, partitions_of
+from headrace.models.errors import EventRejected
+from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER, Prediction
+from headrace.streams.served import decode_served
+
+_FIRST_STEP = 16  # records of each partition, then twice as many, and so on
+_SLACK_MS = 3_600_000  # clocks differ
+_SECONDS = 30.0
+_decode = msgspec.json.Decoder(Prediction).decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One record of the topic."""
+
+    place: str  # topic/partition/offset
+    written_ms: int
+    rows: pa.RecordBatch
+
+    def row(self, offset: int) -> int | None:
+        """Of the event with this offset; headers only say that it may be there."""
+        at = int(pc.index(self.rows.column("offset"), offset).as_py())
+        return None if at < 0 else at
+
+
+def served_with(settings: Settings, topic: str, partition: int, offset: int) -> list[Batch]:
+    """The batches in which this event was served, oldest first: more than one where it was served again."""
+    with closing(Seeker(settings, topic)) as seeker:
+        found = about(seeker, partition, offset, _served_span)
+    return [batch for batch in _batches(found) if batch.row(offset) is not None]
+
+
+def predicted_with(settings: Settings, topic: str, partition: int, offset: int) -> list[Any]:
+    """The predictions of this event that are still on the topic, as messages."""
+    with closing(Seeker(settings, topic)) as seeker:
+        return about(seeker, partition, offset, _predicted_span)
+
+
+def newest_first(settings: Settings, topic: str) -> Iterator[list[Batch]]:
+    """Round by round: some of every partition's newest batches, then those before them, and so on to the oldest.
+
+    Within a round by partition, and in order. What is written meanwhile is not among them.
+    """
+    with closing(Seeker(settings, topic)) as seeker:
+        left = _bounds(settings, topic)
+        step = _FIRST_STEP
+        while any(first < end for first, end in left.values()):
+            found: list[Batch] = []
+            for partition, (first, end) in left.items():
+                begin = max(first, end - step)
+                for messages in seeker.between(partition, begin, end):
+                    found += _batches(messages)
+                left[partition] = first, begin
+            yield found
+            step *= 2
+
+
+def since(settings: Settings, topic: str, event_ms: int, max_future_ms: int) -> Iterator[Batch]:
+    """Batches that may have rows with an event time from `event_ms` on, a partition's in order, to the topic's end.
+
+    An event lies at most `max_future_ms` ahead of the clock that stamped its batch.
+    """
+    begin = offsets_since(settings, [topic], event_ms - max_future_ms - _SLACK_MS)
+    for _, messages in runs_until_end(settings, [topic], begin):
+        yield from _batches(messages)
+
+
+def offsets_since(settings: Settings, topics: Sequence[str], written_ms: int) -> dict[Partition, int]:
+    """Where each partition's first record with this timestamp or a later one is; its end, where there is none."""
+    client = Consumer(consumer_config(settings, "headrace.reader"))
+    try:
+        places = [
+            TopicPartition(topic, number, max(0, written_ms))
+            for topic in topics
+            for number in partitions_of(client, topic)
+        ]
+        # the ends first: a record that comes meanwhile is behind them
+        ends = {topic: watermarks(client, topic) for topic in topics}
+        found = client.offsets_for_times(places, timeout=_SECONDS)
+    finally:
+        client.close()
+    return {
+        (one.topic, one.partition): one.offset if one.offset >= 0 else ends[one.topic][one.partition][1]
+        for one in found
+    }
+
+
+def _bounds(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
+    client = Consumer(consumer_config(settings, "headrace.reader"))
+    try:
+        return watermarks(client, topic)
+    finally:
+        client.close()
+
+
+def _batches(messages: Sequence[Any]) -> Iterator[Batch]:
+    for message in messages:
+        try:
+            rows = decode_served(message.value() or b"")
+        except EventRejected:  # not written by headrace
+            continue
+        place = f"{message.topic()}/{message.partition()}/{message.offset()}"
+        yield Batch(place=place, written_ms=message.timestamp()[1], rows=rows)
+
+
+def _served_span(message: Any) -> Span | None:
+    headers = dict(message.headers() or [])
+    try:
+        return int(headers[FIRST_OFFSET_HEADER]), int(headers[LAST_OFFSET_HEADER])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _predicted_span(message: Any) -> Span | None:
+    try:
+        offset = _decode(message.value() or b"").source[2]
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    return offset, offset

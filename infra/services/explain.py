@@ -1,0 +1,202 @@
+"""an event's place, or its id → what was served for it and why: event, features, version, who made and promoted it."""
+
+from contextlib import closing, suppress
+from typing import Any
+
+import msgspec
+import pyarrow.compute as pc
+from confluent_kafka import Consumer, TopicPartition
+
+from headrace.infra.history import switches
+from headrace.infra.kafka import consumer_config
+from headrace.infra.names import Names
+from headrace.infra.row_format import readable
+from headrace.infra.seek import Seeker
+from headrace.infra.served_log import Batch, newest_first, predicted_with, served_with
+from headrace.infra.services.catalog import known_versions
+from headrace.infra.services.letters import Letter, letters
+from headrace.infra.services.rerun import Rerun, impossible, run_again
+from headrace.infra.services.scoring import Scoring
+from headrace.infra.settings import Settings
+from headrace.infra.topic_reader import partitions_of
+from headrace.models.durations import iso
+from headrace.models.errors import BadInput, RegistryRefused
+from headrace.models.manifest import Manifest
+from headrace.models.records import Promoted, Switched
+from headrace.models.registry import Versions
+from headrace.streams.group_offsets import positions_of_group
+from headrace.streams.served import served_schema
+
+_IDENTITY = frozenset(served_schema(()).names)
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    written_at: str
+    key: str | None
+    headers: dict[str, str | None]
+    value: Any  # decoded by the topic's format, else its text
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    place: str  # of the batch on the served topic
+    at: str
+    event_time: str
+    version: int
+    score: float
+    features: dict[str, Any]
+    rows: int  # in its batch
+    times: int  # that the event was served: more than once only after a crash
+
+
+class Explanation(msgspec.Struct, kw_only=True):
+    source: str  # topic/partition/offset
+    id: str = ""
+    event: Event | None = None
+    no_event: str = ""  # why
+    dead_letter: Letter | None = None
+    served: Served | None = None
+    prediction: Any = None  # as published, where it is still on the topic
+    promotion: Promoted | None = None  # the one that was being served
+    promotions: tuple[Promoted, ...] = ()  # all of the version
+    switched: Switched | None = None  # when the partition's owner switched to it
+    manifest: Manifest | None = None
+    rerun: Rerun | None = None
+
+
+def explain(settings: Settings, names: Names, wanted: str, *, look_back: int) -> Explanation:
+    """`wanted` is topic/partition/offset of an event, or an event id, which is looked for in the newest `look_back`
+    served rows. Raises BadInput for an event that is not there or was not served, BrokerUnavailable."""
+    partition, offset = _place(settings, names, wanted, look_back)
+    found = Explanation(source=f"{names.events}/{partition}/{offset}")
+    _read_event(settings, names, found, partition, offset)
+    batches = served_with(settings, names.topics.served, partition, offset)
+    if not batches:
+        found.dead_letter = next((one for one in letters(settings, names) if one.source == found.source), None)
+        if found.dead_letter is None:
+            raise BadInput(f"{found.source}: {_why_not_served(settings, names, found, partition, offset)}")
+        return found
+    batch = batches[0]  # what trainings take, too, is what was served first
+    row = batch.row(offset) or 0
+    found.served = _served(batch, row, len(batches))
+    found.id = batch.rows.column("id")[row].as_py()
+    predictions = predicted_with(settings, names.topics.predictions, partition, offset)
+    decoded = [msgspec.json.decode(message.value()) for message in predictions]
+    found.prediction = next((one for one in decoded if one["version"] == found.served.version), None)
+    known = known_versions(settings, names)
+    _read_moves(settings, names, found, known, partition, offset)
+    with closing(Scoring(settings, names, known)) as scoring:
+        try:
+            found.manifest = scoring.manifest(found.served.version)
+            version = scoring.version(found.served.version)
+        except (BadInput, RegistryRefused) as error:
+            found.rerun = impossible(found.served.score, str(error))
+        else:
+            found.rerun = run_again(version, batch, row)
+    return found
+
+
+def _place(settings: Settings, names: Names, wanted: str, look_back: int) -> tuple[int, int]:
+    topic, _, rest = wanted.rpartition("/")
+    topic, _, partition = topic.rpartition("/")
+    if topic in (names.events, names.pipeline.events.name) and partition.isdecimal() and rest.isdecimal():
+        return int(partition), int(rest)
+    looked_at = 0
+    for found in newest_first(settings, names.topics.served):
+        hits = []
+        for batch in found:
+            if (row := int(pc.index(batch.rows.column("id"), wanted).as_py())) >= 0:
+                partition_of, offset = (batch.rows.column(name)[row].as_py() for name in ("partition", "offset"))
+                hits.append((batch.written_ms, offset, partition_of))
+            looked_at += batch.rows.num_rows
+        if hits:
+            _, offset, number = max(hits)
+            return number, offset
+        if looked_at >= look_back:
+            break
+    raise BadInput(
+        f"expected {names.pipeline.events.name}/partition/offset of an event, or the id of one among the newest"
+        f" {looked_at:,} served rows; got {wanted!r}. --look-back looks further; dead letters have places alone."
+    )
+
+
+def _read_event(settings: Settings, names: Names, found: Explanation, partition: int, offset: int) -> None:
+    with closing(Seeker(settings, names.events)) as seeker:
+        if partition not in (there := _partitions(settings, names.events)):
+            raise BadInput(f"{found.source}: expected a partition from 0 to {max(there)}.")
+        first, end = seeker.bounds(partition)
+        if offset >= end:
+            raise BadInput(f"{found.source}: expected an offset from {first} to {end - 1}, as far as the topic goes.")
+        if offset < first:
+            found.no_event = f"no longer on the topic, which begins at {first}"
+            return
+        messages = [message for batch in seeker.between(partition, offset, offset + 1) for message in batch]
+    if not messages:
+        found.no_event = "nothing at this offset: the mark of a transaction, or an event that was taken back"
+        return
+    found.event = _event(messages[0], names)
+
+
+def _event(message: Any, names: Names) -> Event:
+    value: Any = None
+    if message.value() is not None:
+        value = readable(message.value(), names.pipeline.events.format)
+        with suppress(msgspec.DecodeError, ValueError, RecursionError):  # then its text says what there is
+            value = msgspec.json.decode(value)
+    return Event(
+        written_at=iso(message.timestamp()[1]),
+        key=None if message.key() is None else readable(message.key()),
+        headers={name: None if held is None else readable(held) for name, held in message.headers() or []},
+        value=value,
+    )
+
+
+def _partitions(settings: Settings, topic: str) -> list[int]:
+    client = Consumer(consumer_config(settings, "headrace.reader"))
+    try:
+        return partitions_of(client, topic)
+    finally:
+        client.close()
+
+
+def _why_not_served(settings: Settings, names: Names, found: Explanation, partition: int, offset: int) -> str:
+    if found.event is None:
+        return found.no_event
+    client = Consumer(consumer_config(settings, names.infer))  # asks, never joins
+    try:
+        (place,) = positions_of_group(client, [TopicPartition(names.events, partition)])
+    finally:
+        client.close()
+    if place.offset < 0:
+        return "not predicted yet: no worker has begun. Run: headrace worker"
+    if offset >= place.offset:
+        return f"not predicted yet: the workers have come to offset {place.offset}."
+    return "no served row and no dead letter: retention has passed over them, or it lies before the first prediction."
+
+
+def _served(batch: Batch, row: int, times: int) -> Served:
+    (values,) = batch.rows.slice(row, 1).to_pylist()
+    return Served(
+        place=batch.place,
+        at=iso(batch.written_ms),
+        event_time=iso(round(values["event_time"].timestamp() * 1000)),
+        version=values["version"],
+        score=values["score"],
+        features={name: value for name, value in values.items() if name not in _IDENTITY},
+        rows=batch.rows.num_rows,
+        times=times,
+    )
+
+
+def _read_moves(
+    settings: Settings, names: Names, found: Explanation, known: Versions, partition: int, offset: int
+) -> None:
+    """Which promotion it was: a version may have been promoted more than once."""
+    version = found.served.version if found.served else 0
+    found.promotions = tuple(one for one in known.promotions if one.version == version)
+    for switched in switches(settings, names.topics.history):
+        here = (switched.topic, switched.partition) == (names.events, partition)
+        if here and switched.version == version and switched.first_offset <= offset:
+            found.switched = switched
+    if found.switched is not None:
+        seq = found.switched.seq
+        found.promotion = next((one for one in found.promotions if one.seq == seq), None)

@@ -1,0 +1,101 @@
+"""rows of a file → predictions by any version, through the decoding and the features of the stream. On no topic."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+
+import msgspec
+import numpy as np
+
+from headrace.infra.names import Names
+from headrace.infra.replay import feature_store
+from headrace.infra.services.catalog import known_versions
+from headrace.infra.services.resolve import resolve
+from headrace.infra.services.scoring import Scoring
+from headrace.infra.settings import Settings
+from headrace.models.aliases import CHAMPION
+from headrace.models.errors import ServerMissing
+from headrace.streams.codec import clock_ms
+from headrace.streams.infer import score
+from headrace.streams.model import LiveModel, live_model
+from headrace.streams.predictions import times_as_text
+from headrace.streams.rings import FeatureStore
+
+_ROWS = 1_000  # scored together
+
+
+class RowPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of `<pipeline>.predictions`, with the row it came from instead of an offset."""
+
+    row: int  # from 1, blank lines not counted
+    id: str
+    prediction: float
+    decision: bool | None
+    pipeline: str
+    version: int
+    event_time: str
+
+
+class RowRejected(msgspec.Struct, frozen=True, kw_only=True):
+    """What would be a dead letter."""
+
+    row: int
+    reason: str
+    detail: str
+
+
+class Predictor:
+    """One version of a pipeline. Features that live in Redis are read there, as of each row's event time."""
+
+    def __init__(self, settings: Settings, names: Names, version: str = CHAMPION) -> None:
+        """`version` is a number or an alias. Raises BadInput, RegistryRefused, ServerMissing."""
+        versions = known_versions(settings, names)
+        self.version = resolve(versions, version)
+        with closing(Scoring(settings, names, versions)) as scoring:
+            found = scoring.version(self.version)
+        # a file's rows are JSON, whatever the topic carries
+        self._pipeline = replace(names.pipeline, events=msgspec.structs.replace(names.pipeline.events, format="json"))
+        self._model: LiveModel = live_model(
+            self._pipeline,
+            found.predictor,
+            version=self.version,
+            features=found.manifest.features if found.manifest else (),
+        )
+        self._store: FeatureStore | None = None
+        if names.pipeline.stored:
+            self._store = feature_store(settings, names)
+            if self._store is None:
+                raise ServerMissing(
+                    "this pipeline has Lookup or Aggregate features, which live in Redis: set REDIS_URL."
+                )
+        self.rejected: Counter[str] = Counter()
+
+    def predict(self, rows: Iterable[bytes]) -> Iterator[RowPrediction | RowRejected]:
+        """In the order of the rows; in memory are a thousand of them."""
+        rest, first = iter(rows), 1
+        while chunk := list(islice(rest, _ROWS)):
+            yield from sorted(self._of(chunk, first), key=lambda one: one.row)
+            first += len(chunk)
+
+    def _of(self, chunk: Sequence[bytes], first: int) -> Iterator[RowPrediction | RowRejected]:
+        scored = score(self._model, self._store, chunk, clock_ms())
+        decoded = scored.decoded
+        for at, error in decoded.rejected:
+            self.rejected[error.reason] += 1
+            yield RowRejected(row=first + at, reason=error.reason, detail=error.detail)
+        if not decoded.kept:
+            return
+        decisions, times = self._pipeline.label.decisions(scored.scores), times_as_text(np.asarray(decoded.times))
+        answers = zip(decoded.kept, decoded.ids, scored.scores.tolist(), decisions, times, strict=True)
+        for at, row_id, value, decision, time in answers:
+            yield RowPrediction(
+                row=first + at,
+                id=row_id,
+                prediction=value,
+                decision=decision,
+                pipeline=self._pipeline.name,
+                version=self.version,
+                event_time=time,
+            )
