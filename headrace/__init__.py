@@ -4,8 +4,13 @@ They are loaded on first use (PEP 562), so that `import headrace` costs nothing 
 without torch, Kafka or Redis clients.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime's own builds report to their maker, with a thread and a file of their own, unless told not to before they
+# are imported. Who wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from headrace.models.errors import BadInput as BadInput
@@ -26,8 +31,12 @@ if TYPE_CHECKING:
     from headrace.models.protocols import Reason as Reason
     from headrace.models.protocols import Trained as Trained
     from headrace.models.protocols import Verdict as Verdict
+    from headrace.scheduler.combined import AllOf as AllOf
+    from headrace.scheduler.combined import AnyOf as AnyOf
+    from headrace.scheduler.combined import AtLeast as AtLeast
     from headrace.scheduler.triggers import Always as Always
     from headrace.scheduler.triggers import Cron as Cron
+    from headrace.scheduler.triggers import Drift as Drift
     from headrace.scheduler.triggers import Every as Every
     from headrace.scheduler.triggers import Never as Never
     from headrace.scheduler.triggers import NewLabels as NewLabels
@@ -51,7 +60,8 @@ _PLACES = {
     "headrace.models.labels": ("Binary", "Regression"),
     "headrace.models.pipeline": ("Last", "Pipeline"),
     "headrace.models.protocols": ("Reason", "Trained", "Verdict"),  # what users' own triggers, learners, gates return
-    "headrace.scheduler.triggers": ("Always", "Cron", "Every", "Never", "NewLabels"),
+    "headrace.scheduler.combined": ("AllOf", "AnyOf", "AtLeast"),
+    "headrace.scheduler.triggers": ("Always", "Cron", "Drift", "Every", "Never", "NewLabels"),
     "headrace.trainer.gate": ("Gate",),
     "headrace.trainer.learners": ("Torch",),
 }

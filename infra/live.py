@@ -14,9 +14,12 @@ from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition, TopicReader, partitions_of
 from headrace.models.errors import EventRejected
 from headrace.models.facts import DeadLettered, LiveMetric, Observer
+from headrace.models.manifest import Reference
 from headrace.models.metrics import measure
+from headrace.scheduler.decide import Live
 from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.streams.dead_letters import dead_letters
+from headrace.streams.drift_watch import DriftWatch
 from headrace.streams.formats import Rejected
 from headrace.streams.group_offsets import first_offset, positions_of_group
 from headrace.streams.live_join import Joined, LiveJoin
@@ -30,7 +33,7 @@ _SLACK_MS = 3_600_000  # read back a little further than the horizon: clocks dif
 
 
 class LiveLabels:
-    """One per pipeline, in the leader. `poll` now and then; `count` includes all that is on the topics at the call."""
+    """One per pipeline, in the leader. `poll` now and then; `now` includes all that is on the topics at the call."""
 
     def __init__(self, settings: Settings, names: Names, observer: Observer) -> None:
         pipeline = names.pipeline
@@ -46,23 +49,29 @@ class LiveLabels:
         self._reader = TopicReader(settings, self._topics, self._horizon | unseen)
         self.join = LiveJoin(pipeline.label)
         self._recent: deque[Joined] = deque(maxlen=_RECENT_ROWS)
+        self._drift = DriftWatch()
         self._new = self._unreported = self._since = 0
 
     def poll(self, seconds: float = 0.0) -> None:
         self._take(self._reader.poll(seconds))
 
-    def count(self) -> int:
-        """Labels joined since `reset`, after everything that is on both topics now."""
+    def now(self) -> Live:
+        """Since `reset`, after everything that is on both topics now."""
         ends = self._reader.ends()
         while any(self._reader.positions[partition] < end for partition, end in ends.items() if end > 0):
             before = dict(self._reader.positions)
             self.poll(0.2)
             if before == self._reader.positions and self._reader.caught_up:
                 break  # what is left are markers of transactions
-        return self._new
+        drift = {distance.column: (distance.psi, distance.ks) for distance in self._drift.distances()}
+        return Live(new_labels=self._new, drift_rows=self._drift.rows, drift=drift)
 
     def reset(self, since: int) -> None:
         self._new, self._since = 0, since
+        self._drift.reset(since)
+
+    def watch(self, reference: Reference | None) -> None:
+        self._drift.watch(reference)
 
     def close(self) -> None:
         with suppress(KafkaException):  # then some are looked at again
@@ -77,9 +86,11 @@ class LiveLabels:
                 labels.append(message)
                 continue
             try:
-                self._keep(self.join.served(decode_served(message.value() or b"")))
+                batch = decode_served(message.value() or b"")
             except EventRejected:
                 continue  # nobody but headrace writes there
+            self._drift.add(batch, message.timestamp()[1])
+            self._keep(self.join.served(batch))
         if labels:
             kept, rows, rejected = self._decoder.decode([message.value() for message in labels], clock_ms())
             recent = [(labels[at], row) for at, row in zip(kept, rows, strict=True) if self._is_recent(labels[at])]

@@ -22,6 +22,8 @@ class Numbers:
     last_tick: int | None  # scheduled time of the newest run, whatever came of it
     started: int  # when this pipeline was first seen: the origin where no run ever was
     new_labels: int = 0  # labels joined since the newest run
+    drift_rows: int = 0  # served since the newest run, and counted against the champion's training rows
+    drift: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # column → PSI, KS, of what moved for sure
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,10 @@ class Evidence:
     candidate: NDArray[np.float64]  # scores [n]
     champion: NDArray[np.float64]  # scores [n] of the version that serves now
     champion_version: int
+    decide_at: float = 0.5  # the label's, of a binary task
+    columns: Columns = field(default_factory=dict)  # raw, of the same rows, by the candidate's schema
+    onnx_bytes: int = 0  # of the candidate
+    seconds: float = 0.0  # that the candidate took for these rows, on one thread
 
 
 @dataclass(frozen=True, kw_only=True)

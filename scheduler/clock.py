@@ -15,7 +15,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from headrace.models.errors import BadInput
-from headrace.models.protocols import Scheduled, Trigger
+from headrace.models.protocols import Trigger
+from headrace.scheduler.combined import only_scheduled
 from headrace.scheduler.next_ticks import next_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -91,7 +92,7 @@ class Clock:
     def _owed(self, pipeline: str, now: int) -> bool:
         fired = self._fired.get(pipeline)
         triggers = self._jobs[pipeline]
-        if fired is None or not all(isinstance(trigger, Scheduled) for trigger in triggers):
+        if fired is None or not only_scheduled(triggers):
             return True
         tick = next_of(triggers, fired)
         return tick is not None and tick <= now

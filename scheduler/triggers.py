@@ -6,7 +6,8 @@ from itertools import islice
 
 from headrace.models.durations import milliseconds
 from headrace.models.errors import DeclarationError
-from headrace.models.protocols import Numbers, Reason, Scheduled, Trigger
+from headrace.models.protocols import Numbers, Reason, Trigger
+from headrace.scheduler.combined import has_ticks
 from headrace.scheduler.cron import CronExpression
 
 _COUNTED = 100  # missed ticks, for the reason's text: a minutely schedule can have missed a year of them
@@ -91,6 +92,39 @@ class NewLabels:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """When a column, or the score, has moved away from the champion's training rows: its PSI or its KS distance is at
+    least so much, over at least `rows` served rows since the newest run, and surely not by chance (see `models.drift`).
+    The tick is the moment of the decision.
+    """
+
+    psi: float | None = 0.2
+    _: KW_ONLY
+    ks: float | None = None
+    rows: int = 5_000
+    columns: Sequence[str] | None = None  # of the schema, and "score"; all of them by default
+
+    def __post_init__(self) -> None:
+        for name, given in (("psi", self.psi), ("ks", self.ks)):
+            number = isinstance(given, int | float) and not isinstance(given, bool)
+            if given is not None and not (number and given > 0):
+                raise DeclarationError(f"Drift.{name}", "a number above 0", given, "Drift(psi=0.2)")
+        if self.psi is None and self.ks is None:
+            raise DeclarationError("Drift", "psi or ks", None, "Drift(psi=0.2)")
+        if not isinstance(self.rows, int) or isinstance(self.rows, bool) or self.rows < 1:
+            raise DeclarationError("Drift.rows", "a whole number from 1", self.rows, "Drift(rows=5_000)")
+
+    def due(self, numbers: Numbers, now: int) -> Reason | None:
+        if numbers.drift_rows < self.rows:
+            return None
+        for column, (psi, ks) in numbers.drift.items():
+            far = (self.psi is not None and psi >= self.psi) or (self.ks is not None and ks >= self.ks)
+            if far and (self.columns is None or column in self.columns):
+                return Reason(now, f"{column} moved: PSI {psi:.3f}, KS {ks:.3f} over {numbers.drift_rows:,} rows")
+        return None
+
+
+@dataclass(frozen=True)
 class Never:
     """A baseline: the frozen model."""
 
@@ -115,9 +149,10 @@ def reasons_of(triggers: Sequence[Trigger], numbers: Numbers, now: int) -> list[
     Scheduled ones first, since their ticks are the same for whoever decides, and among them the newest tick, so that
     two schedules that both came due make one run; then the others. Ties are in the order of declaration.
     """
-    found = [(isinstance(trigger, Scheduled), trigger.due(numbers, now)) for trigger in triggers]
-    scheduled = [reason for is_scheduled, reason in found if reason is not None and is_scheduled]
-    others = [reason for is_scheduled, reason in found if reason is not None and not is_scheduled]
+    found = [(trigger, trigger.due(numbers, now)) for trigger in triggers]
+    reasons = [(has_ticks(trigger, reason, now), reason) for trigger, reason in found if reason is not None]
+    scheduled = [reason for is_scheduled, reason in reasons if is_scheduled]
+    others = [reason for is_scheduled, reason in reasons if not is_scheduled]
     return sorted(scheduled, key=lambda reason: -reason.tick) + others
 
 

@@ -168,11 +168,11 @@ def test_bad_labels_are_parked_once_also_by_the_next_leader(settings):
     produce(settings, names.labels, [{"value": b"before anybody led", "headers": HEADERS, "key": b"\xff\xfe"}])
     labels = LiveLabels(settings, names, facts)
     send_among_good(settings, names.labels, BAD_LABELS, text(LABEL))
-    labels.count()
+    labels.now()
     labels.close()
     produce(settings, names.labels, [{"value": b"between two leaders", "headers": HEADERS, "key": b"\xff\xfe"}])
     following = LiveLabels(settings, names, facts)
-    following.count()
+    following.now()
     following.close()
     bad = [*BAD_LABELS, (b"before anybody led", "not_json"), (b"between two leaders", "not_json")]
     check_parked(settings, names, names.labels, bad)
@@ -185,7 +185,7 @@ def test_a_label_that_came_while_nobody_led_for_longer_than_the_horizon_is_looke
     old = clock_ms() - 7 * 86_400_000  # the horizon is an hour; the broker keeps a week and more
     produce(settings, names.labels, [{"value": b"late", "headers": HEADERS, "timestamp": old + 3_600_000}])
     labels = LiveLabels(settings, names, facts)
-    labels.count()
+    labels.now()
     labels.close()
     check_parked(settings, names, names.labels, [(b"late", "not_json")])
 

@@ -60,11 +60,11 @@ def test_events_on_three_partitions_by_murmur2_meet_labels_on_two_by_crc32(setti
     assert set(where.values()) == {0, 1, 2}
     assert where[b"flight0"] == _murmur2(b"flight0") % 3
 
-    assert live.count() == ROWS
+    assert live.now().new_labels == ROWS
     assert (live.join.open, live.join.repeated, live.join.unknown) == (0, 50, 1)
     live.close()
     again = LiveLabels(settings, names, facts)  # the next leader builds it from the log
-    assert again.count() == ROWS
+    assert again.now().new_labels == ROWS
     again.close()
 
     files = DatasetFiles(settings, names, tmp_path / "dataset")

@@ -119,7 +119,7 @@ def test_bad_side_rows_and_labels_are_parked_and_the_good_ones_used(settings, tm
         wait_for("the good ones", lambda: sum(fact.rows for fact in facts.of(SideRowsApplied)) == len(rows))
     send_among_good(settings, names.labels, labels, packed(LABEL))
     live = LiveLabels(settings, names, facts)
-    live.count()
+    live.now()
     live.close()
     check_parked(settings, names, names.labels, labels)
 

@@ -145,3 +145,110 @@ def test_a_candidate_that_answers_nan_is_a_failed_run():
     holdout = Dataset(columns={}, labels=LABELS, times=np.arange(6), task="binary")
     with pytest.raises(RunFailed, match="scores_not_finite"):
         evaluate(holdout, Constant(float("nan")), Constant(0.5), {}, 0)
+
+
+# ── limits beside the metric ──────────────────────────────────────────────────────────────────────────────────────────
+
+RANDOM = np.random.default_rng(11)
+MANY = RANDOM.integers(0, 2, 4_000).astype(float)
+SKILLED = np.clip(MANY * 0.3 + RANDOM.normal(0.35, 0.2, 4_000), 0.01, 0.99)
+
+
+def many(candidate, champion=SKILLED, **more):
+    return Evidence(task="binary", labels=MANY, candidate=candidate, champion=champion, champion_version=3, **more)
+
+
+def test_a_candidate_that_ranks_otherwise_is_held_back_by_kendalls_tau():
+    noisy = np.clip(SKILLED + RANDOM.normal(0, 0.05, 4_000), 0, 1)
+    verdict = Gate("roc_auc", max_loss=0.1, min_kendall_tau=0.95).judge(many(noisy))
+    assert not verdict.promote
+    assert "it ranks too differently: Kendall's tau 0." in verdict.reason
+    assert Gate("roc_auc", max_loss=0.1, min_kendall_tau=verdict.numbers["kendall_tau"]).judge(many(noisy)).promote
+
+
+def test_changed_decisions_are_counted_where_the_label_decides():
+    moved = SKILLED + 0.1  # the same ranks
+    gate = Gate("roc_auc", max_loss=0, min_kendall_tau=1, max_changed_decisions=0.05)
+    verdict = gate.judge(many(moved, decide_at=0.6))
+    expected = np.mean((SKILLED >= 0.6) != (moved >= 0.6))
+    assert (verdict.promote, verdict.numbers["changed_decisions"]) == (False, expected)
+    assert f"it changes {expected:.1%} of the decisions, at most 5.0% allowed" in verdict.reason
+    assert gate.judge(many(moved, decide_at=5)).promote
+
+
+def test_a_gain_that_a_small_holdout_cannot_tell_is_none_with_confidence():
+    labels, champion = MANY[:60], SKILLED[:60]
+    candidate = np.clip(champion + RANDOM.normal(0, 0.05, 60), 0, 1)
+    small = evidence(candidate, champion, labels=labels)
+    allowed = abs(Gate("roc_auc", max_loss=1).judge(small).numbers["gain"]) + 1e-9
+    assert Gate("roc_auc", max_loss=allowed).judge(small).promote
+    verdict = Gate("roc_auc", max_loss=allowed, confident=True).judge(small)
+    assert not verdict.promote
+    assert verdict.numbers["gain_low"] < -allowed < verdict.numbers["gain_high"]
+    assert "95 % confidence" in verdict.reason
+
+
+def test_the_interval_of_a_loss_is_that_of_its_gain():
+    better = np.clip(SKILLED + (MANY - 0.5) * 0.2, 0.01, 0.99)
+    numbers = Gate("log_loss", min_gain=0.01, confident=True).judge(many(better)).numbers
+    assert 0 < numbers["gain_low"] < numbers["gain"] < numbers["gain_high"]
+
+
+def test_metrics_that_must_not_fall_hold_a_better_ranking_back():
+    overconfident = np.clip((SKILLED - 0.5) * 3 + 0.5, 0.001, 0.999)  # the same ranks, another log loss
+    gate = Gate("roc_auc", max_loss=0.01, must_not_fall={"accuracy": 0.01, "log_loss": 0.02})
+    verdict = gate.judge(many(overconfident))
+    assert not verdict.promote
+    assert "log_loss falls from" in verdict.reason
+    assert verdict.numbers["gain_accuracy"] == 0
+
+
+def test_a_loss_in_one_segment_is_not_hidden_by_the_others():
+    carriers = np.array(["AA", "UA", "ZZ"], object)[np.arange(4_000) % 3]
+    candidate = np.where(carriers == "ZZ", 1 - SKILLED, SKILLED + (MANY - 0.5) * 0.4)
+    gate = Gate("roc_auc", max_loss=0.2, by_segment="carrier", max_segment_loss=0.05)
+    verdict = gate.judge(many(candidate, columns={"carrier": carriers}))
+    assert not verdict.promote
+    assert "for carrier ZZ it falls from" in verdict.reason
+    assert gate.judge(many(SKILLED, columns={"carrier": carriers})).promote
+    with pytest.raises(DeclarationError, match="a column of the schema"):
+        gate.judge(many(SKILLED))
+
+
+def test_size_and_time_have_budgets():
+    gate = Gate("roc_auc", max_loss=0, max_bytes=1_000, max_seconds=0.5)
+    assert gate.judge(many(SKILLED, onnx_bytes=1_000, seconds=0.5)).promote
+    assert "its graph has 1,001 bytes" in gate.judge(many(SKILLED, onnx_bytes=1_001)).reason
+    assert "it took 0.6 s for 4,000 rows" in gate.judge(many(SKILLED, seconds=0.6)).reason
+
+
+def profit(labels, scores):
+    """Ten for every late one that is caught, minus one per alarm."""
+    alarms = scores >= 0.5
+    return float(10 * (alarms & (labels > 0.5)).sum() - alarms.sum())
+
+
+def test_a_metric_of_your_own_decides():
+    gate = Gate("test_trainer_gate:profit", min_gain=1, higher_is_better=True)
+    assert gate.judge(many(MANY)).promote
+    verdict = gate.judge(many(1 - MANY))
+    assert not verdict.promote
+    assert verdict.numbers["gain"] < 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"metric": "my:profit", "max_loss": 1},
+        {"metric": "roc_auc", "max_loss": 0, "min_kendall_tau": 1.5},
+        {"metric": "roc_auc", "max_loss": 0, "max_changed_decisions": -0.1},
+        {"metric": "roc_auc", "max_loss": 0, "by_segment": "carrier"},
+        {"metric": "roc_auc", "max_loss": 0, "max_segment_loss": 0.1},
+        {"metric": "roc_auc", "max_loss": 0, "must_not_fall": {"gini": 0.1}},
+        {"metric": "roc_auc", "max_loss": 0, "must_not_fall": {"accuracy": -1}},
+        {"metric": "roc_auc", "max_loss": 0, "max_bytes": "1 MB"},
+    ],
+)
+def test_a_wrong_limit_fails_when_it_is_made(wrong):
+    with pytest.raises(DeclarationError):
+        Gate(**wrong)
