@@ -22,8 +22,8 @@ from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, partitions_of
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, Stalled
-from headrace.models.protocols import Scheduled
 from headrace.models.records import Finished, Requested, RunRecord, Switched
+from headrace.scheduler.combined import only_scheduled
 from headrace.scheduler.leader import new_run_id
 from headrace.scheduler.next_ticks import slice_ends
 from headrace.streams.rings import FeatureStore
@@ -76,6 +76,7 @@ class Replay:
         self._history = TopicReader(settings, [names.topics.history])
         self._switched: dict[int, int] = {}  # events partition → seq of its newest switch
         self._cursors: dict[str, int] = {}
+        self._ends_before: dict[str, Mapping[int, int]] = {}  # of each topic, before the first row of ours
 
     def run(self, rows: Rows, *, longest_ms: int, start: int | None = None, end: int | None = None) -> Iterator[Slice]:
         """Yields after each slice."""
@@ -83,7 +84,7 @@ class Replay:
         self._check_lateness(longest_ms)
         at = rows.start if start is None else start
         last = rows.end if end is None else end
-        asks_always = any(not isinstance(trigger, Scheduled) for trigger in pipeline.retrain)
+        asks_always = not only_scheduled(pipeline.retrain)
         for until, is_tick in slice_ends(pipeline.retrain, at, last, longest_ms):
             for stream in rows.side:
                 self._produce(stream, until)
@@ -111,6 +112,8 @@ class Replay:
     def _produce(self, stream: EventStream, until: int) -> int:
         """Rows with start ≤ time < until, acknowledged."""
         topic, first = self._names.of(stream.topic), self._cursors.get(stream.topic, 0)
+        if topic not in self._ends_before:
+            self._ends_before[topic] = end_offsets(self._group, topic)
         end = int(np.searchsorted(stream.times, until, "left"))
         for key, value in zip(stream.keys[first:end], stream.values[first:end], strict=True):
             while True:
@@ -130,14 +133,22 @@ class Replay:
         if store is None:
             return
         for topic in [self._names.of(topic) for topic in topics]:
-            ends = end_offsets(self._group, topic)
+            ends = self._ends(topic)
             self._wait(
                 f"side rows of {topic} to be applied to the feature store",
                 lambda topic=topic, ends=ends: _reached(store.positions(topic), ends),  # type: ignore[misc]
             )
 
+    def _ends(self, topic: str) -> dict[int, int]:
+        """Of the partitions with rows of ours: another's last record may be a transaction's marker, which nobody who
+        reads ever gets past."""
+        before = self._ends_before[topic]
+        return {number: end for number, end in end_offsets(self._group, topic).items() if end > before[number]}
+
     def _await_committed(self) -> None:
-        ends = end_offsets(self._group, self._names.events)
+        ends = self._ends(self._names.events)
+        if not ends:
+            return
         places = [TopicPartition(self._names.events, number) for number in ends]
 
         def committed() -> bool:

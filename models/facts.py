@@ -47,6 +47,16 @@ class DeadLettered:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Proven:
+    """A version is fetched, checked and warm; it serves from the next chunk on, or from its activation's offsets."""
+
+    pipeline: str
+    seq: int
+    version: int
+    seconds: float  # since its record was read
+
+
+@dataclass(frozen=True, kw_only=True)
 class Swapped:
     pipeline: str
     seq: int

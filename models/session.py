@@ -91,10 +91,15 @@ class Session:
             raise RegistryRefused("wrong_shape", f"expected scores of shape ({rows},), the graph gave {scores.shape}")
         return np.asarray(scores, np.float64)
 
-    def warm(self, columns: Columns, rows: int) -> None:
-        """Runs once on real rows, so that the first served batch finds everything allocated."""
-        if not np.isfinite(self.predict(columns, rows)).all():
+    def warm(self, columns: Columns, rows: int) -> NDArray[np.float64]:
+        """Scores of real rows, so that the first served batch finds everything allocated; and of another number of
+        rows, as the graph may have been made for one alone."""
+        scores = self.predict(columns, rows)
+        another = [0] if rows > 1 else [0, 0]
+        self.predict({name: values[another] for name, values in columns.items()}, len(another))
+        if not np.isfinite(scores).all():
             raise RegistryRefused("not_finite", "the graph answers NaN or infinity to rows that are being served")
+        return scores
 
     def _check_contract(self) -> None:
         expected: dict[str, tuple[str, list[int]]] = {}

@@ -1,0 +1,32 @@
+"""What a replay waits for: its own rows, and not a marker that another's transaction left at a topic's end."""
+
+import numpy as np
+from kit import Facts, transaction
+from test_source import worker_of
+from test_swap import PIPELINE
+
+from headrace.infra.names import Names
+from headrace.infra.replay import Replay, Rows
+from headrace.infra.rows import EventStream
+from headrace.infra.topics import apply
+
+AT = 1_372_935_600_000  # 2013-07-04T11:00Z
+
+
+def test_a_topic_that_ends_in_a_transactions_marker_holds_no_replay_up(settings, monkeypatch):
+    monkeypatch.setattr("headrace.infra.replay._WAIT_SECONDS", 30.0)
+    apply(settings, PIPELINE, 4)
+    names = Names(settings.prefix, PIPELINE)
+    with transaction(settings) as producer:
+        for partition in range(4):
+            producer.produce(names.events, b'{"id":"old"}', partition=partition)
+    values = [b'{"id":"e%d","at":"2013-07-04T11:00:00Z","distance":1,"wind":1}' % number for number in range(3)]
+    keys = [b"one key"] * 3  # all in one partition
+    events = EventStream(topic="flights", times=np.full(3, AT, np.int64), keys=keys, values=values)
+    replay, facts = Replay(settings, names, None), Facts()
+    try:
+        with worker_of(settings, PIPELINE, facts):
+            (done,) = replay.run(Rows(events=events, labels=None, side=[]), longest_ms=86_400_000)
+    finally:
+        replay.close()
+    assert done.events == 3
