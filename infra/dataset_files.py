@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from confluent_kafka import Consumer
 
-from headrace.infra.bulk_reader import runs_until_end, runs_within
+from headrace.infra.bulk_reader import runs_until_end, runs_within, uncollected
 from headrace.infra.kafka import consumer_config, watermarks
 from headrace.infra.names import Names
 from headrace.infra.settings import Settings
@@ -67,15 +67,8 @@ class DatasetFiles:
     def _kept(self, runs: Iterable[tuple[Partition, list[Any]]]) -> tuple[OffsetRange, ...]:
         files: dict[Partition, _PartitionFiles] = {}
         try:
-            for partition, messages in runs:
-                if partition not in files:
-                    files[partition] = _PartitionFiles(self._folder, self._kind(partition), messages[0].offset())
-                for batch in self._batches(partition, messages):
-                    files[partition].add(batch)
-                files[partition].end = messages[-1].offset() + 1
-                if sum(part.waiting_bytes for part in files.values()) > _WAITING_BYTES:
-                    for part in files.values():
-                        part.flush()
+            with uncollected():
+                self._add(files, runs)
         finally:
             for part in files.values():
                 part.close()
@@ -87,6 +80,17 @@ class DatasetFiles:
             OffsetRange(topic=topic, partition=number, first=self._firsts[topic, number], end=end)
             for (topic, number), end in sorted(self._ends.items())
         )
+
+    def _add(self, files: "dict[Partition, _PartitionFiles]", runs: Iterable[tuple[Partition, list[Any]]]) -> None:
+        for partition, messages in runs:
+            if partition not in files:
+                files[partition] = _PartitionFiles(self._folder, self._kind(partition), messages[0].offset())
+            for batch in self._batches(partition, messages):
+                files[partition].add(batch)
+            files[partition].end = messages[-1].offset() + 1
+            if sum(part.waiting_bytes for part in files.values()) > _WAITING_BYTES:
+                for part in files.values():
+                    part.flush()
 
     def _kind(self, partition: Partition) -> str:
         return f"{'served' if partition[0] == self._names.topics.served else 'labels'}-{partition[1]:05}"

@@ -1,7 +1,7 @@
 """topics of served rows and labels → a ready dataset, in this process: `python -m headrace.infra.bench.dataset_build`.
 
 A process of its own, so that its memory is the build's: fetched, joined, sorted and hashed, by the code of a scheduler
-and of a training. Under a limit it first builds a small dataset: what libraries take once is no part of any dataset.
+and of a training. It first builds a small dataset: what libraries take and import once is no part of any dataset.
 
 Two things hold the limit. The kernel refuses private memory beyond it (RLIMIT_DATA: Linux enforces no resident limit;
 the stacks of the client's threads are allowed beside it, since they are reserved and hardly used). And the largest
@@ -42,14 +42,14 @@ _SMALL_BYTES: Final = 2**20  # so little that also the small dataset is joined o
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. `peak_bytes` is 0 without a limit."""
+    """What came of it."""
 
     rows: int
     seconds: dict[str, float]  # by stage
     dataset_bytes: int
     sha256: str
     in_memory: bool
-    peak_bytes: int = 0
+    peak_bytes: int = 0  # of the resident memory, above what it was before
 
 
 def build(settings: Settings, folder: Path, memory_bytes: int | None = None) -> Built:
@@ -91,20 +91,17 @@ def build(settings: Settings, folder: Path, memory_bytes: int | None = None) -> 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--limit-bytes", type=int, default=0)
-    parser.add_argument("--small-prefix", help="where a small dataset is, for what libraries take once")
+    parser.add_argument("small_prefix", help="of the topics of a small dataset, for what libraries take once")
+    parser.add_argument("--limit-bytes", type=int)
     given = parser.parse_args()
     settings = Settings.load()
+    build(settings.model_copy(update={"prefix": given.small_prefix}), given.folder / "small", _SMALL_BYTES)
+    resident = _kilobytes("VmRSS")
     if given.limit_bytes:
-        small = settings.model_copy(update={"prefix": given.small_prefix})
-        build(small, given.folder / "small", _SMALL_BYTES)
-        resident = _kilobytes("VmRSS")
         most = _kilobytes("VmData") + given.limit_bytes + _STACKS
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-        built = build(settings, given.folder / "large", given.limit_bytes)
-        built = msgspec.structs.replace(built, peak_bytes=_kilobytes("VmHWM") - resident)
-    else:
-        built = build(settings, given.folder)
+    built = build(settings, given.folder / "large", given.limit_bytes)
+    built = msgspec.structs.replace(built, peak_bytes=_kilobytes("VmHWM") - resident)
     sys.stdout.buffer.write(msgspec.json.encode(built))
 
 

@@ -60,12 +60,11 @@ def measure(settings: Settings, rows: int) -> TrainingSide:
     """On topics of its own, below `settings.prefix`. Raises HeadraceError where a build fails or loses a row."""
     with tempfile.TemporaryDirectory(prefix="bench-dataset-", dir=settings.home) as made:
         speed, bounded, small = (_below(settings, name) for name in ("speed.", "bounded.", "small."))
-        filled(speed, rows)
-        free = _sound(built(speed, Path(made) / "speed"), rows)
         many = LIMIT_BYTES * TIMES // _ROW_BYTES
-        filled(small, _SMALL_ROWS)
-        filled(bounded, many)
-        tight = _sound(built(bounded, Path(made) / "bounded", LIMIT_BYTES, small.prefix), many)
+        for topics, count in ((small, _SMALL_ROWS), (speed, rows), (bounded, many)):
+            filled(topics, count)
+        free = _sound(built(speed, small, Path(made) / "speed"), rows)
+        tight = _sound(built(bounded, small, Path(made) / "bounded", LIMIT_BYTES), many)
     return TrainingSide(
         rows=rows,
         rows_per_second=rows / sum(free.seconds.values()),
@@ -98,14 +97,12 @@ def filled(settings: Settings, rows: int) -> None:
     preload(settings, names.labels, ((None, value) for value in _labels(rows)), PIPELINE.label.topic.partitions)
 
 
-def built(settings: Settings, folder: Path, limit_bytes: int = 0, small_prefix: str = "") -> Built:
-    """In a process of its own. Raises HeadraceError with its last words."""
+def built(settings: Settings, small: Settings, folder: Path, limit_bytes: int | None = None) -> Built:
+    """In a process of its own, which builds the small one first. Raises HeadraceError with its last words."""
     folder.mkdir(parents=True)
+    limit = [] if limit_bytes is None else [f"--limit-bytes={limit_bytes}"]
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "headrace.infra.bench.dataset_build", str(folder)),
-            *(f"--limit-bytes={limit_bytes}", f"--small-prefix={small_prefix}"),
-        ],
+        [sys.executable, "-m", "headrace.infra.bench.dataset_build", str(folder), small.prefix, *limit],
         env=environment(settings) | _ALLOCATOR,
         capture_output=True,
         check=False,

@@ -1,21 +1,31 @@
 """A dataset that is joined by buckets on disk is the one that is joined in memory, to the last count and bit."""
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.models.errors import RunFailed
 from headrace.models.features import Column
 from headrace.models.schema import Schema
+from headrace.trainer import dataset as dataset_module
 from headrace.trainer.buckets import join_in_buckets
 from headrace.trainer.dataset import join, read_stream_files, to_dataset
+from headrace.trainer.order import bounds_of, ends_in, order_of
+from headrace.trainer.ready import memory_left, ready_dataset
 from headrace.trainer.scratch import scratch_folder
-from headrace.trainer.snapshot import dataset_sha256
+from headrace.trainer.snapshot import dataset_sha256, snapshot
+from headrace.trainer.spill import blocks
 
 START = 1_372_939_200_000  # 2013-07-04T12:00Z
+RULES = {"within_ms": 20, "if_absent": "drop", "as_of_ms": START + 50, "window_ms": 60}
 SCHEMA = Schema(
     (
         Column("x", "number", nullable=True),
@@ -26,7 +36,7 @@ SCHEMA = Schema(
 )
 
 
-def served(rows, day):
+def served(rows, day=2):
     """Rows are (id, ms, partition, offset, x). A day has the columns that were declared then."""
     ids, times, partitions, offsets, xs = zip(*rows, strict=True)
     columns = {
@@ -60,61 +70,176 @@ def labels(rows):
     )
 
 
+def world(folder, seed, *, ids, spread_ms):
+    """Files of three days and of labels: ids that come again, offsets that are served twice, labels that are odd."""
+    random = np.random.default_rng(seed)
+    names: dict[tuple[int, int], str] = {}  # a source offset is one event
+
+    def row():
+        source = int(random.integers(3)), int(random.integers(80))
+        x = None if random.random() < 0.2 else float(random.integers(4))
+        return names.setdefault(source, f"id{random.integers(ids)}"), int(random.integers(spread_ms)), *source, x
+
+    for day in range(3):
+        batches = [served([row() for _ in range(random.integers(1, 50))], day) for _ in range(random.integers(1, 4))]
+        written(folder, f"served-{day}", batches)
+    for number in range(random.integers(3)):
+        rows = [
+            (f"id{random.integers(ids + 5)}", int(random.integers(-10, spread_ms + 30)), float(random.integers(3)))
+            for _ in range(random.integers(120))
+        ]
+        written(folder, f"labels-{number}", [labels(rows)])
+
+
 def written(folder, name, batches):
     with pa.ipc.new_stream(str(folder / f"{name}.arrow"), batches[0].schema) as stream:
         for batch in batches:
             stream.write_batch(batch)
 
 
-@st.composite
-def worlds(draw):
-    """Served files, oldest first, and label files: ids that come again, offsets that are served twice, odd labels."""
-    ids = st.integers(0, draw(st.integers(1, 60))).map(lambda n: f"id{n}")
-    names: dict[tuple[int, int], str] = {}  # a source offset is one event
-    files = []
-    for day in draw(st.lists(st.integers(0, 2), min_size=1, max_size=3).map(sorted)):
-        rows = []
-        for _ in range(draw(st.integers(1, 80))):
-            source = draw(st.integers(0, 2)), draw(st.integers(0, 60))
-            x = draw(st.one_of(st.none(), st.integers(0, 3).map(float)))
-            rows.append((names.setdefault(source, draw(ids)), draw(st.integers(0, 40)), *source, x))
-        files.append(
-            [served(rows[:at] or rows, day) for at in (len(rows) // 2,)] + [served(rows[len(rows) // 2 :], day)]
-        )
-    moments, values = st.integers(-10, 60), st.sampled_from([0.0, 1.0, 2.5])
-    answers = draw(st.lists(st.lists(st.tuples(ids, moments, values), max_size=80), max_size=3))
-    rules = {
-        "within_ms": draw(st.integers(0, 25)),
-        "if_absent": draw(st.sampled_from(["drop", 0.5])),
-        "as_of_ms": START + draw(st.integers(0, 60)),
-        "window_ms": draw(st.integers(1, 60)),
-    }
-    return files, [labels(rows) for rows in answers], rules, draw(st.integers(1, 9))
+def files(folder):
+    return sorted(folder.glob("served*.arrow")), sorted(folder.glob("labels*.arrow"))
 
 
-@given(worlds())
-@settings(max_examples=150, deadline=None)
-def test_buckets_on_disk_and_the_join_in_memory_agree_on_rows_counts_and_hash(world):
-    files, answers, rules, buckets = world
+def in_memory(folder, **rules):
+    return join(read_stream_files(folder, "served*.arrow"), read_stream_files(folder, "labels*.arrow"), **rules)
+
+
+def memory_for(folder, buckets):
+    return max(1, sum(path.stat().st_size for part in files(folder) for path in part) * 4 // buckets)
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    buckets=st.integers(1, 12),
+    ids=st.sampled_from([1, 7, 200]),
+    spread_ms=st.sampled_from([1, 40]),
+    if_absent=st.sampled_from(["drop", 0.5]),
+    within_ms=st.integers(0, 25),
+    as_of_ms=st.integers(-1, 60),
+    window_ms=st.integers(1, 60),
+)
+@settings(max_examples=60, deadline=None)
+def test_buckets_on_disk_and_the_join_in_memory_agree_on_rows_counts_and_hash(
+    seed, buckets, ids, spread_ms, as_of_ms, **rules
+):
+    rules["as_of_ms"] = START + as_of_ms
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        for number, batches in enumerate(files):
-            written(folder, f"served-{number}", batches)
-        for number, batch in enumerate(answers):
-            written(folder, f"labels-{number}", [batch])
-        expected = join(read_stream_files(folder, "served*"), read_stream_files(folder, "labels*"), **rules)
-        paths = [sorted(folder.glob(pattern)) for pattern in ("served*", "labels*")]
-        size = sum(path.stat().st_size for part in paths for path in part)
+        world(folder, seed, ids=ids, spread_ms=spread_ms)
+        expected = in_memory(folder, **rules)
         with scratch_folder(folder) as scratch:
-            stored = join_in_buckets(*paths, scratch, size * 4 // buckets, **rules)
+            stored = join_in_buckets(*files(folder), scratch, memory_for(folder, buckets), **rules)
             assert stored.counts == expected.counts
             assert stored.lacking == expected.lacking
             assert stored.table.equals(expected.table)
             assert dataset_sha256(stored) == dataset_sha256(expected)
-            one, other = to_dataset(stored, SCHEMA, "regression"), to_dataset(expected, SCHEMA, "regression")
-            part = slice(len(one) // 3, None)
-            for name in ("x", "carrier", "gate", "image"):
-                np.testing.assert_array_equal(one.columns[name], other.columns[name])
-                np.testing.assert_array_equal(one.take(part).columns[name], other.take(part).columns[name])
             assert sorted(path.name for path in scratch.iterdir()) == ["lock", "ready.arrow"]
-        assert not scratch.exists()
+
+
+# ── in memory where there is room ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def folder(tmp_path):
+    world(tmp_path, 5, ids=50, spread_ms=40)
+    return tmp_path
+
+
+def test_what_is_larger_than_its_share_of_memory_goes_by_disk_and_is_the_same_dataset(folder, tmp_path):
+    with scratch_folder(folder) as scratch:
+        roomy = ready_dataset(folder, scratch, **RULES)
+        tight = ready_dataset(folder, scratch, 100_000, **RULES)
+        assert (roomy.file, tight.file) == (None, scratch / "ready.arrow")
+        assert len(tight.table) > 20
+        assert dataset_sha256(tight) == dataset_sha256(roomy)
+        path = snapshot(tight, tmp_path / "snapshots")
+        assert path == snapshot(roomy, tmp_path / "snapshots")
+        assert pq.read_table(path).equals(roomy.table)
+
+
+def test_columns_of_a_dataset_on_disk_are_made_when_asked_for_and_are_those_of_one_in_memory(folder):
+    with scratch_folder(folder) as scratch:
+        memory = to_dataset(in_memory(folder, **RULES), SCHEMA, "regression")
+        disk = to_dataset(ready_dataset(folder, scratch, 100_000, **RULES), SCHEMA, "regression")
+        assert (memory.scratch, disk.scratch) == (None, scratch)
+        assert list(disk.columns) == list(memory.columns)
+        odd = np.arange(len(memory)) % 2 == 1
+        for rows in (slice(None), slice(7, None), slice(-5, None), slice(2, 20, 3), slice(9, 2), np.array([4, 1]), odd):
+            one, other = memory.take(rows), disk.take(rows)
+            assert len(one) == len(other)
+            np.testing.assert_array_equal(one.times, other.times)
+            np.testing.assert_array_equal(one.labels, other.labels)
+            for name in memory.columns:
+                np.testing.assert_array_equal(one.columns[name], other.columns[name])
+
+
+def test_the_hash_does_not_depend_on_where_blocks_end(folder, monkeypatch):
+    joined = in_memory(folder, **RULES)
+    whole = dataset_sha256(joined)
+    monkeypatch.setattr(dataset_module, "_BLOCK_ROWS", 8)
+    assert dataset_sha256(joined) == whole
+
+
+def test_a_dataset_of_too_many_buckets_says_how_much_memory_it_needs(folder):
+    with pytest.raises(RunFailed, match=r"memory: 0 MB to join: allow 1 MB for it, or shorten train_on's window"):
+        join_in_buckets(*files(folder), folder, 10, **RULES)
+
+
+def test_nothing_served_is_a_failed_run_by_disk_too(tmp_path):
+    written(tmp_path, "labels-0", [labels([("a", 1, 1.0)])])
+    with pytest.raises(RunFailed, match="no_rows"):
+        ready_dataset(tmp_path, tmp_path, 1_000, **RULES)
+
+
+def test_what_may_be_taken_is_what_the_process_limit_leaves():
+    script = """
+import resource
+from headrace.trainer.ready import memory_left
+resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31))
+print(memory_left())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+    assert 2**29 < int(done.stdout) < min(2**31, memory_left())
+
+
+# ── order, blocks, scratch ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_slices_end_where_their_bounds_say_also_among_rows_of_one_time():
+    random = np.random.default_rng(4)
+    places = random.integers(0, 5, (3, 1_000))
+    places = places[:, order_of(places)]
+    bounds = bounds_of(places[:, ::7], 9)
+    ends = ends_in(places, bounds)
+    assert (len(ends), ends[-1]) == (9, 1_000)
+    rows = [tuple(row) for row in places.T.tolist()]
+    for end, bound in zip(ends, bounds.T.tolist(), strict=False):
+        assert [row < tuple(bound) for row in rows] == [number < end for number in range(1_000)]
+
+
+def test_blocks_have_the_rows_in_order_and_only_the_last_is_shorter():
+    tables = [pa.table({"n": np.arange(first, end)}) for first, end in ((0, 3), (3, 3), (3, 20), (20, 21))]
+    found = list(blocks(iter(tables), 8))
+    assert [len(block) for block in found] == [8, 8, 5]
+    assert pa.concat_tables(found)["n"].to_pylist() == list(range(21))
+
+
+def test_what_a_killed_training_left_behind_is_gone_with_the_next_and_what_is_in_use_stays(tmp_path):
+    script = f"""
+import os, signal
+from pathlib import Path
+from headrace.trainer.scratch import scratch_folder
+with scratch_folder(Path({str(tmp_path)!r})) as made:
+    (made / "rows-0").write_bytes(b"much")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script], check=False)
+    (left,) = tmp_path.iterdir()
+    assert sorted(path.name for path in left.iterdir()) == ["lock", "rows-0"]
+    with scratch_folder(tmp_path) as one:
+        assert not left.exists()
+        with scratch_folder(tmp_path) as other:
+            assert one.exists()
+        assert list(tmp_path.iterdir()) == [one]
+        assert other != one

@@ -172,6 +172,29 @@ def test_the_same_data_and_seed_give_the_same_bytes_in_any_process(trainer, requ
     assert (tmp_path / "again/model.onnx").read_bytes() == (tmp_path / "first/model.onnx").read_bytes()
 
 
+def test_a_dataset_larger_than_memory_trains_to_the_same_bytes(request_for, tmp_path, world, monkeypatch):
+    memory = train_candidate(request_for("good", "memory"))
+    monkeypatch.setattr("headrace.trainer.ready.memory_left", lambda: 200_000)
+    monkeypatch.delattr("headrace.trainer.ready.join")  # the one in memory
+    monkeypatch.setattr("headrace.trainer.torch_training._BLOCK_ROWS", 96)
+    champion = Champion(version=1, onnx=str(tmp_path / "memory/model.onnx"))
+    disk = train_candidate(request_for("good", "disk", champion=champion))
+    assert (tmp_path / "disk/model.onnx").read_bytes() == (tmp_path / "memory/model.onnx").read_bytes()
+    assert disk.champion_metrics == memory.metrics
+    for name in (
+        "dataset_sha256",
+        "rows",
+        "holdout_rows",
+        "trained_from",
+        "counts",
+        "lacking",
+        "null_shares",
+        "curves",
+    ):
+        assert getattr(disk, name) == getattr(memory, name), name
+    assert not list(world.glob("scratch-*"))
+
+
 def test_the_champion_is_judged_by_its_own_schema_on_the_same_rows(trainer, request_for, tmp_path, world):
     first = trainer.start(request_for("good", "first")).wait()
     champion = Champion(version=4, onnx=str(tmp_path / "first/model.onnx"))
