@@ -138,13 +138,15 @@ def _confine() -> None:
 
 
 def _limit(limits: Limits) -> None:
-    memory, seconds = _address_space() + limits.memory_bytes, math.ceil(limits.seconds) + 1
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    begun, seconds = _address_space(), math.ceil(limits.seconds) + 1
+    if begun:
+        memory = begun + limits.memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def _address_space() -> int:
-    """Bytes, as RLIMIT_AS counts them; 0 where there is no /proc."""
+    """Bytes, as RLIMIT_AS counts them; 0 where there is no /proc (macOS, which does not honour that limit either)."""
     try:
         statm = os.open("/proc/self/statm", os.O_RDONLY)
     except FileNotFoundError:
