@@ -215,7 +215,7 @@ def test_train_leads_while_no_scheduler_does_and_its_version_and_run_are_on_reco
     assert "no scheduler leads" in said.err
     assert (said.json["outcome"], said.json["version"]) == ("promoted", 1)
     champion, baseline = trade("model", "list", "orders.py", "--output", "json").lines
-    assert (champion["version"], champion["alias"], baseline["version"]) == (1, "champion", 0)
+    assert (champion["version"], champion["aliases"], baseline["version"]) == (1, ["champion"], 0)
     assert champion["metrics"] == said.json["metrics"]
     detail = trade("model", "show", "orders.py", "--output", "json").json
     assert (detail["manifest"]["parent"], detail["lineage"]) == (0, [0])
@@ -315,13 +315,23 @@ def test_up_with_a_file_runs_it_until_it_is_told_to_stop_and_leaves_no_process_b
         assert len(cli("subscribe", "orders.py", "--from", "beginning", "--count", "1").lines) == 1
         children = _children_of(process.pid)
         assert len(children) >= 2
-    assert not [child for child in children if child.is_running()]
+    assert not [child for child in children if _lives(child)]
 
 
 def _children_of(pid):
     import psutil
 
     return psutil.Process(pid).children(recursive=True)
+
+
+def _lives(child):
+    """A zombie does nothing any more: whoever inherited it has only not looked yet."""
+    import psutil
+
+    try:
+        return child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_up_prints_what_a_shell_may_evaluate_and_nothing_that_it_was_told(cli):
