@@ -98,7 +98,7 @@ def best_cut(begin: int, latest: int, entries: Sequence[Entry], needed: Sequence
     best, best_gain, freed, paid, passed = begin, 0, 0, 0, 0
     behind = [*[entry.offset for entry in entries[1:]], latest]
     for entry, cut in zip(entries, behind, strict=False):  # without an entry there is nothing behind it
-        if cut > latest:
+        if cut > latest or entry.offset >= latest:
             break
         freed += entry.size
         while passed < len(places) and places[passed].reachable < cut:
