@@ -225,7 +225,7 @@ def test_train_leads_while_no_scheduler_does_and_its_version_and_run_are_on_reco
     run = trade("runs", "show", "orders.py", said.json["run"], "--output", "json").json
     assert (run["state"], run["version"], run["why"], run["on_demand"]) == ("promoted", 1, "a test", True)
     assert [one["run"] for one in trade("runs", "list", "orders.py", "--output", "json").lines] == [run["run"]]
-    assert "not published" in trade.refused("model", "show", "orders.py", "9")
+    assert "expected one of 0, 1, or champion" in trade.refused("model", "show", "orders.py", "9")
 
 
 def test_train_asks_the_scheduler_that_runs_and_ends_with_3_where_the_gate_says_no(trade):
