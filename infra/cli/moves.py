@@ -162,7 +162,8 @@ def ask_and_show(
     if output is Output.json:
         print_json(reply)
         return
-    meant = f"version {reply.version}" if reply.version else "the baseline" if move in ("promote", "rollback", "pin") else ""
+    serves = move in ("promote", "rollback", "pin")
+    meant = f"version {reply.version}" if reply.version else "the baseline" if serves else ""
     print_facts(
         [
             ("done", " ".join(filter(None, (move, said.get("alias", ""), meant)))),
