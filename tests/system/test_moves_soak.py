@@ -43,6 +43,7 @@ from headrace.trainer.process import Trainer
 ROUNDS = int(os.environ.get("HEADRACE_SOAK", "1"))
 MOVES, WORKERS, VERSIONS = 20 * ROUNDS, 4, 4
 KILL_EVERY = 10  # moves
+REST_SECONDS = 20.0  # more often, and its supervisor would take a worker for a crash loop
 TIMED = 4 * ROUNDS  # publications whose way to all workers is measured
 RECORDS = 10_000
 FLAT_MB = 60  # what a worker may grow by, over any number of moves
@@ -94,7 +95,7 @@ def test_moves_under_load_with_kills_and_rebalances_lose_nothing_and_history_nam
     for version in range(1, VERSIONS + 1):
         publish(settings, names, version)
     observer = Observer(settings, [names.topics.predictions, names.topics.dead_letters])
-    load, done, resident = None, Counter(), []
+    load, done, resident, ended = None, Counter(), [], defaultdict(float)
     try:
         with leading(settings, origin), workers_of(settings, origin, WORKERS, "--delivery", "exactly_once") as children:
             wait_for("a partition each", lambda: all(len(owned(child)) == 1 for child in children))
@@ -104,9 +105,12 @@ def test_moves_under_load_with_kills_and_rebalances_lose_nothing_and_history_nam
                 done[move(settings, origin, names, chance)] += 1
                 so_far = len(observer)
                 wait_for("somebody to predict", lambda so_far=so_far: len(observer) > so_far)
-                if number % KILL_EVERY == KILL_EVERY // 2:
-                    victim = chance.choice(children[1:])
+                rested = [child for child in children[1:] if monotonic() - ended[child.name] > REST_SECONDS]
+                if number % KILL_EVERY == KILL_EVERY // 2 and rested:
+                    victim = chance.choice(rested)
                     victim.process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+                    ended[victim.name] = monotonic()
+                    done["workers ended"] += 1
                 resident.append(steady.memory_info().rss >> 20)
             load.stop()
             wait_for("every event to come out", lambda: len(observer) >= load.sent)
