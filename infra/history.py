@@ -1,13 +1,11 @@
 """`<pipeline>.history` → which promotion each events partition was served by last, and who served what when."""
 
 from collections.abc import Collection, Mapping
-from time import monotonic
 
 import msgspec
 
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader
-from headrace.models.errors import BrokerUnavailable
 from headrace.models.records import Switched
 
 _SECONDS = 30.0
@@ -18,7 +16,7 @@ class History:
     """The newest record of each partition. Used by one thread."""
 
     def __init__(self, settings: Settings, topic: str) -> None:
-        self._topic, self._reader = topic, TopicReader(settings, [topic], once=True)
+        self._reader = TopicReader(settings, [topic], once=True)
         self._seqs: dict[tuple[str, int], int] = {}
 
     def last(self, partitions: Collection[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
@@ -26,14 +24,9 @@ class History:
 
         Reads on to the end that the topic has now. Raises BrokerUnavailable.
         """
-        deadline = monotonic() + _SECONDS
-        ends = self._reader.ends()
-        while any(self._reader.positions[place] < end for place, end in ends.items()):
-            for message in self._reader.poll(0.1):
-                if (switched := decoded(message.value())) is not None:
-                    self._seqs[switched.topic, switched.partition] = switched.seq
-            if monotonic() > deadline:
-                raise BrokerUnavailable(f"{self._topic}: not read to its end within {_SECONDS:.0f} s")
+        for message in self._reader.up_to_now(_SECONDS):
+            if (switched := decoded(message.value())) is not None:
+                self._seqs[switched.topic, switched.partition] = switched.seq
         return {partition: self._seqs[partition] for partition in partitions if partition in self._seqs}
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from time import monotonic
 from typing import Any
 
 import msgspec
@@ -15,7 +14,6 @@ from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS, Names
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader
 from headrace.models import manifest as manifests
-from headrace.models.errors import BrokerUnavailable
 from headrace.models.manifest import Blob, Manifest
 from headrace.models.records import Moved, RegistryRecord, RunRecord
 from headrace.scheduler.ledger import LeadershipLost
@@ -86,13 +84,7 @@ class KafkaRegistry:
         self._artifacts = Artifacts(settings)
 
     def catch_up(self) -> Sequence[bytes | None]:
-        values = [message.value() for message in self._reader.poll(0)]
-        ends, deadline = self._reader.ends(), monotonic() + _CATCH_UP_SECONDS
-        while any(self._reader.positions[partition] < end for partition, end in ends.items()):
-            values += [message.value() for message in self._reader.poll(0.1)]
-            if monotonic() > deadline:
-                raise BrokerUnavailable(f"the registry was not read to its end within {_CATCH_UP_SECONDS:.0f} s")
-        return values
+        return [message.value() for message in self._reader.up_to_now(_CATCH_UP_SECONDS)]
 
     def manifest(self, blob: Blob) -> Manifest:
         return manifests.decode(self._artifacts.read(blob))

@@ -15,6 +15,7 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from headrace.infra.feature_store import RedisFeatureStore
+from headrace.infra.history import decoded
 from headrace.infra.kafka import consumer_config, end_offsets, producer_config
 from headrace.infra.names import RUNS, Names
 from headrace.infra.rows import EventStream
@@ -22,7 +23,7 @@ from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, partitions_of
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, Stalled
-from headrace.models.records import Finished, Requested, RunRecord, Switched
+from headrace.models.records import Finished, Requested, RunRecord
 from headrace.scheduler.combined import only_scheduled
 from headrace.scheduler.leader import new_run_id
 from headrace.scheduler.next_ticks import slice_ends
@@ -182,8 +183,7 @@ class Replay:
 
         def swapped() -> bool:
             for message in self._history.poll(0.01):
-                with suppress(msgspec.DecodeError, ValueError):  # as above
-                    record = msgspec.json.decode(message.value() or b"", type=Switched)
+                if (record := decoded(message.value())) is not None:
                     self._switched[record.partition] = max(record.seq, self._switched.get(record.partition, 0))
             return all(self._switched.get(number, 0) >= seq for number in partitions)
 

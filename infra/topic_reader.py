@@ -1,6 +1,7 @@
 """Reads whole partitions without a group: registry, runs, history, ranges of served rows and labels."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -59,6 +60,19 @@ class TopicReader:
         while not self.caught_up:
             yield self.poll(1.0)
 
+    def up_to_now(self, seconds: float) -> list[Any]:
+        """Everything that is new, to the ends that the partitions have at the call.
+
+        Raises BrokerUnavailable where that takes longer than `seconds`.
+        """
+        found, ends, deadline = self.poll(0), self.ends(), monotonic() + seconds
+        while any(self.positions[partition] < end for partition, end in ends.items()):
+            found += self.poll(0.1)
+            if monotonic() > deadline:
+                topics = ", ".join(sorted({topic for topic, _ in self.positions}))
+                raise BrokerUnavailable(f"{topics}: not read to the end within {seconds:.0f} s")
+        return found
+
     def ends(self) -> dict[Partition, int]:
         """The end offset of each partition now."""
         return {
@@ -87,12 +101,16 @@ class TopicReader:
 
 def from_end(settings: Settings, topics: Sequence[str]) -> TopicReader:
     """A reader whose first record is the next one that is written. Raises BrokerUnavailable."""
+    return TopicReader(settings, topics, ends_of(settings, topics))
+
+
+def ends_of(settings: Settings, topics: Sequence[str]) -> dict[Partition, int]:
+    """The end offset of each partition now, for one who asks once. Raises BrokerUnavailable."""
     asker = Consumer(consumer_config(settings, "headrace.reader"))
     try:
-        begin = {(topic, number): end for topic in topics for number, end in end_offsets(asker, topic).items()}
+        return {(topic, number): end for topic in topics for number, end in end_offsets(asker, topic).items()}
     finally:
         asker.close()
-    return TopicReader(settings, topics, begin)
 
 
 class Values:

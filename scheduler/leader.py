@@ -125,7 +125,6 @@ class Leader:
         self._ledger = Ledger(pipeline.name, registry_log, observer, verify)
         self._replies = Replies(pipeline.name, self._ledger, writer, _clock_ms)
         self._waiting: dict[str, Requested] = {}  # by run, oldest first
-        self._made: dict[int, tuple[str, str]] = {}  # version → its run and tick
         self._begun = False
         self._watched = 0  # seq of the promotion whose version drift is measured against
         self._due_at: int | None = None  # the clock woke us at this time, Unix ms
@@ -166,12 +165,10 @@ class Leader:
 
     def _follow_registry(self) -> None:
         for record in self._ledger.follow():
-            if isinstance(record, Published):
-                self._made[record.version] = record.run, record.tick
-            if isinstance(record, Published | Promoted) and record.version in self._made:
-                run, tick = self._made[record.version]
+            if isinstance(record, Published | Promoted) and record.version:  # the baseline has no run
+                made = self._ledger.versions.published[record.version]
                 seq = record.seq if isinstance(record, Promoted) else 0
-                self._runs.apply_version(run=run, tick=tick, version=record.version, seq=seq)
+                self._runs.apply_version(run=made.run, tick=made.tick, version=record.version, seq=seq)
         self._watch(self._ledger.versions.champion)
 
     def _watch(self, champion: Promoted | None) -> None:

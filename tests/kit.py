@@ -1,6 +1,7 @@
 """What integration and system tests share: records in and out, facts to wait for, a pipeline, small ONNX graphs."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
@@ -13,12 +14,17 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from onnx import TensorProto, helper, numpy_helper
 
 from headrace.infra.kafka import consumer_config, producer_config
+from headrace.infra.names import Names
+from headrace.infra.processes.scheduler import LeaderThread
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import partitions_of
+from headrace.infra.training import Origin
 from headrace.models.manifest import Blob, Manifest
 from headrace.models.pipeline import Pipeline
 from headrace.models.records import SOURCE_HEADER
 from headrace.models.session import NUMBERS, PREDICTION
+from headrace.streams.served import decode_served
+from headrace.trainer.process import Trainer
 
 DEADLINE = 60.0  # seconds: long after anything is late, a test that waits in vain says for what
 
@@ -108,6 +114,20 @@ def sources(messages: Sequence[Any]) -> list[tuple[str, int, int]]:
     return found
 
 
+def places(messages: Sequence[Any]) -> Counter[tuple[str, int, int]]:
+    """Where the records are, to be compared with the `sources` of what came of them."""
+    return Counter((message.topic(), message.partition(), message.offset()) for message in messages)
+
+
+def served_places(settings: Settings, names: Names) -> Counter[tuple[str, int, int]]:
+    """Where served rows say that they come from."""
+    found: Counter[tuple[str, int, int]] = Counter()
+    for message in read_all(settings, names.topics.served):
+        rows = decode_served(message.value()).select(["partition", "offset"]).to_pylist()
+        found.update((names.events, row["partition"], row["offset"]) for row in rows)
+    return found
+
+
 def committed(settings: Settings, group: str, topic: str, partitions: int) -> dict[int, int]:
     """Positions of a group; -1001 where it has none."""
     consumer = Consumer(consumer_config(settings, group))
@@ -125,6 +145,22 @@ def transaction(settings: Settings, name: str = "kit") -> Iterator[Producer]:
     producer.begin_transaction()
     yield producer
     producer.commit_transaction(DEADLINE)
+
+
+# ── processes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def leading(settings: Settings, origin: Origin) -> Iterator[LeaderThread]:
+    """A scheduler's leader, without its clock."""
+    with Trainer() as trainer:
+        leader = LeaderThread(settings, origin, trainer, Facts())
+        leader.start()
+        try:
+            yield leader
+        finally:
+            leader.stop()
+    assert leader.failure is None
 
 
 # ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,12 +2,10 @@
 
 from time import time_ns
 
-from confluent_kafka import Consumer
-
-from headrace.infra.kafka import consumer_config, end_offsets
 from headrace.infra.names import Names
 from headrace.infra.services.ask import moved
 from headrace.infra.settings import Settings
+from headrace.infra.topic_reader import ends_of
 from headrace.infra.topics import topic_id
 from headrace.infra.training import Origin
 from headrace.models.errors import BadInput
@@ -51,7 +49,7 @@ def activation(settings: Settings, names: Names, text: str) -> Activation:
 
     Raises BadInput for anything else, and for a partition that the topic has not.
     """
-    ends = _ends(settings, names.events)
+    ends = {partition: end for (_, partition), end in ends_of(settings, [names.events]).items()}
     try:
         if text.startswith("+"):
             offsets = {partition: end + int(text[1:]) for partition, end in ends.items()}
@@ -62,11 +60,3 @@ def activation(settings: Settings, names: Names, text: str) -> Activation:
     if not offsets.keys() <= ends.keys():
         raise BadInput(f"--activate-at: {names.events} has the partitions {sorted(ends)}; got {text!r}.")
     return Activation(topic_id=topic_id(settings, names.events), offsets=offsets)
-
-
-def _ends(settings: Settings, topic: str) -> dict[int, int]:
-    asker = Consumer(consumer_config(settings, "headrace.reader"))
-    try:
-        return end_offsets(asker, topic)
-    finally:
-        asker.close()

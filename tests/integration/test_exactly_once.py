@@ -18,7 +18,7 @@ import msgspec
 import pytest
 import test_swap
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-from kit import Facts, committed, linear, produce, read_all, sources, wait_for
+from kit import Facts, committed, linear, places, produce, read_all, served_places, sources, wait_for
 from test_source import PIPELINE, Member, event, owns, per_key
 from test_swap import Publisher
 
@@ -31,7 +31,6 @@ from headrace.models.errors import BrokerUnavailable
 from headrace.models.facts import Aborted, Acknowledged, Assigned, Predicted, Swapped
 from headrace.models.records import Switched
 from headrace.streams.chunk import Settled
-from headrace.streams.served import decode_served
 from headrace.streams.transactions import Transactions
 
 ONCE = replace(PIPELINE, delivery="exactly_once")
@@ -93,18 +92,6 @@ def working(worker):
 def acknowledged(facts):
     """Events whose transaction was committed."""
     return sum(fact.rows for fact in facts.of(Acknowledged))
-
-
-def places(messages):
-    return Counter((m.topic(), m.partition(), m.offset()) for m in messages)
-
-
-def served_places(settings, names):
-    found = Counter()
-    for message in read_all(settings, names.topics.served):
-        rows = decode_served(message.value()).select(["partition", "offset"]).to_pylist()
-        found.update((names.events, row["partition"], row["offset"]) for row in rows)
-    return found
 
 
 def uncommitted(settings, topic):

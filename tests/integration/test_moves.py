@@ -3,11 +3,10 @@ takes a partition over goes on from its history (laws 4, 5)."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import msgspec
 import pytest
-from kit import Facts, linear, manifest, produce, read_all, wait_for
+from kit import Facts, leading, linear, manifest, produce, read_all, wait_for
 from test_leader import HOUR, NOON, Scheduler
 from test_leader import ask as request
 from test_source import worker_of
@@ -16,7 +15,6 @@ from test_swap import GOOD, PIPELINE, Publisher, predicted, predictions, send, s
 from headrace.infra.artifacts import write_blob
 from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS, Names
 from headrace.infra.pipeline_file import read_pipelines
-from headrace.infra.processes.scheduler import LeaderThread
 from headrace.infra.services.catalog import known_versions
 from headrace.infra.services.moves import activation, ask
 from headrace.infra.services.timeline import at_moment, served
@@ -30,7 +28,6 @@ from headrace.models.facts import Proven, Refused, Swapped
 from headrace.models.records import Activation, Asked, Promoted, Published, Replied, RunRecord, Switched
 from headrace.streams.codec import clock_ms
 from headrace.streams.swap import Follower
-from headrace.trainer.process import Trainer
 
 
 @pytest.fixture
@@ -57,19 +54,6 @@ def origin(tmp_path):
     path.write_text(FILE)
     file = read_pipelines(str(path))
     return Origin(file=file, pipeline=file.pipelines["delay"], by="alice")
-
-
-@contextmanager
-def leading(settings, origin):
-    """A scheduler's leader, without its clock."""
-    with Trainer() as trainer:
-        leader = LeaderThread(settings, origin, trainer, Facts())
-        leader.start()
-        try:
-            yield leader
-        finally:
-            leader.stop()
-    assert leader.failure is None
 
 
 def records(settings):

@@ -12,7 +12,7 @@ from itertools import count, pairwise
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from kit import linear, manifest, read_all, sources, transaction, wait_for
+from kit import linear, manifest, places, read_all, served_places, sources, transaction, wait_for
 
 from headrace.infra.artifacts import write_blob
 from headrace.infra.kafka import consumer_config, producer_config
@@ -24,7 +24,6 @@ from headrace.infra.topic_reader import TopicReader
 from headrace.infra.topics import apply
 from headrace.models import manifest as manifests
 from headrace.models.records import Promoted, Published, Switched
-from headrace.streams.served import decode_served
 
 WORKERS, KILLS = 3, 6
 KILLS_OF_ONE = 3  # more within a minute and its supervisor takes it for a crash loop
@@ -180,18 +179,6 @@ def freeze_in_a_transaction(settings, names, child):
                 return
         os.kill(child.process.pid, signal.SIGCONT)
         pause.wait(0.3)
-
-
-def places(messages):
-    return Counter((m.topic(), m.partition(), m.offset()) for m in messages)
-
-
-def served_places(settings, names):
-    found = Counter()
-    for message in read_all(settings, names.topics.served):
-        rows = decode_served(message.value()).select(["partition", "offset"]).to_pylist()
-        found.update((names.events, row["partition"], row["offset"]) for row in rows)
-    return found
 
 
 def in_order(answers):

@@ -18,15 +18,14 @@ import numpy as np
 import psutil
 import pytest
 from confluent_kafka import Producer
-from kit import Facts, linear, manifest, produce, read_all, sources, transaction, wait_for
-from test_exactly_once_kills import FILE, Load, Observer, agree, owned, places, publish
+from kit import leading, linear, manifest, places, produce, read_all, sources, transaction, wait_for
+from test_exactly_once_kills import FILE, Load, Observer, agree, owned, publish
 
 from headrace.infra.artifacts import write_blob
 from headrace.infra.bench.graphs import Chain
 from headrace.infra.kafka import producer_config
 from headrace.infra.names import ARTIFACTS, REGISTRY, Names
 from headrace.infra.pipeline_file import read_pipelines
-from headrace.infra.processes.scheduler import LeaderThread
 from headrace.infra.processes.supervisor import Supervisor
 from headrace.infra.processes.together import environment
 from headrace.infra.services.catalog import known_versions
@@ -38,7 +37,6 @@ from headrace.models.durations import iso
 from headrace.models.errors import BadInput
 from headrace.models.records import Promoted, Published, Switched
 from headrace.streams.codec import clock_ms
-from headrace.trainer.process import Trainer
 
 ROUNDS = int(os.environ.get("HEADRACE_SOAK", "1"))
 MOVES, WORKERS, VERSIONS = 20 * ROUNDS, 4, 4
@@ -62,18 +60,6 @@ def origin(settings, tmp_path):
     file = read_pipelines(str(path))
     apply(settings, file.pipelines["delay"], WORKERS)
     return Origin(file=file, pipeline=file.pipelines["delay"], by="soak")
-
-
-@contextmanager
-def leading(settings, origin):
-    with Trainer() as trainer:
-        leader = LeaderThread(settings, origin, trainer, Facts())
-        leader.start()
-        try:
-            yield
-        finally:
-            leader.stop()
-    assert leader.failure is None
 
 
 @contextmanager
