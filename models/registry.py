@@ -48,7 +48,8 @@ class Versions:
                     pass
             if not line or line[-1] != promoted.version:
                 line.append(promoted.version)
-        return next((version for version in reversed(line[:-1]) if version not in self.archived), None)
+        usable = (version for version in reversed(line[:-1]) if version not in self.archived and version != line[-1])
+        return next(usable, None)
 
     def moves(self, alias: str) -> Sequence[Promoted | Aliased]:
         """What the alias meant, oldest first."""

@@ -63,6 +63,13 @@ def test_a_rollback_passes_over_what_is_archived_or_was_rolled_back():
     assert line.ask("rollback").version == 1
 
 
+def test_where_only_the_champion_itself_served_before_there_is_nothing_to_roll_back_to():
+    line = Line(1)
+    line.ask("promote", 0)
+    line.ask("archive", 1)
+    assert line.refused("rollback") == "nothing_before"
+
+
 def test_a_rollback_may_name_its_version():
     line = Line(3)
     assert line.ask("rollback", 1).version == 1
