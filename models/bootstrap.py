@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.models.metrics import HIGHER_IS_BETTER, METRICS, OF_TASK, log_losses
+from headrace.models.metrics import HIGHER_IS_BETTER, METRICS, OF_TASK, log_losses, quantile_losses
 from headrace.models.protocols import Task
 
 Array = NDArray[Any]
@@ -104,7 +104,9 @@ def _rmse(labels: Array, scores: Array) -> _Drawn:
 _DRAWN: Mapping[str, Callable[[Array, Array], _Drawn]] = {
     "roc_auc": _roc_auc,
     "log_loss": lambda labels, scores: _mean(log_losses(labels, scores)),
+    "brier": lambda labels, scores: _mean((labels - scores) ** 2),
     "accuracy": lambda labels, scores: _mean(((scores >= 0.5) == (labels > 0.5)).astype(np.float64)),
     "rmse": _rmse,
     "mae": lambda labels, scores: _mean(np.abs(labels - scores)),
+    "quantile_loss_90": lambda labels, scores: _mean(quantile_losses(labels, scores)),
 }

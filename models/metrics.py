@@ -10,6 +10,7 @@ from headrace.models.protocols import Task
 
 Scores = NDArray[Any]
 _TINY = 1e-7  # keeps log loss finite, as scikit-learn's does
+_QUANTILE = 0.9
 
 
 def roc_auc(labels: Scores, scores: Scores) -> float:
@@ -36,6 +37,11 @@ def log_losses(labels: Scores, scores: Scores) -> Scores:
     return losses
 
 
+def brier(labels: Scores, scores: Scores) -> float:
+    """Mean squared error of probabilities (Brier 1950), 0 to 1: proper, and a mean over rows that are bounded."""
+    return float(np.mean((labels - scores) ** 2)) if len(labels) else float("nan")
+
+
 def accuracy(labels: Scores, scores: Scores) -> float:
     return float(np.mean((scores >= 0.5) == (labels > 0.5))) if len(labels) else float("nan")
 
@@ -48,17 +54,29 @@ def mae(labels: Scores, scores: Scores) -> float:
     return float(np.mean(np.abs(labels - scores))) if len(labels) else float("nan")
 
 
+def quantile_losses(labels: Scores, scores: Scores) -> Scores:
+    """[n], one per row: what the score is worth as the label's 0.9 quantile (Koenker and Bassett 1978)."""
+    losses: Scores = np.maximum(_QUANTILE * (labels - scores), (_QUANTILE - 1) * (labels - scores))
+    return losses
+
+
+def quantile_loss(labels: Scores, scores: Scores) -> float:
+    return float(np.mean(quantile_losses(labels, scores))) if len(labels) else float("nan")
+
+
 METRICS: Mapping[str, Callable[[Scores, Scores], float]] = {
     "roc_auc": roc_auc,
     "log_loss": log_loss,
+    "brier": brier,
     "accuracy": accuracy,
     "rmse": rmse,
     "mae": mae,
+    "quantile_loss_90": quantile_loss,
 }
 HIGHER_IS_BETTER = frozenset({"roc_auc", "accuracy"})
 OF_TASK: Mapping[Task, tuple[str, ...]] = {
-    "binary": ("roc_auc", "log_loss", "accuracy"),
-    "regression": ("rmse", "mae"),
+    "binary": ("roc_auc", "log_loss", "brier", "accuracy"),
+    "regression": ("rmse", "mae", "quantile_loss_90"),
 }
 
 

@@ -93,7 +93,7 @@ def test_a_wrong_gate_fails_when_it_is_made(wrong):
 
 
 def test_a_metric_that_says_nothing_about_the_task_is_an_error():
-    with pytest.raises(DeclarationError, match="'rmse' or 'mae' for regression labels"):
+    with pytest.raises(DeclarationError, match="'rmse' or 'mae' or 'quantile_loss_90' for regression"):
         Gate("roc_auc", max_loss=0.1).judge(evidence(GOOD, FAIR, task="regression"))
 
 
