@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from headrace.scheduler.combined import AllOf as AllOf
     from headrace.scheduler.combined import AnyOf as AnyOf
     from headrace.scheduler.combined import AtLeast as AtLeast
+    from headrace.scheduler.rollback import Rollback as Rollback
+    from headrace.scheduler.rollback import Shadow as Shadow
     from headrace.scheduler.triggers import Always as Always
     from headrace.scheduler.triggers import Cron as Cron
+    from headrace.scheduler.triggers import Degraded as Degraded
     from headrace.scheduler.triggers import Drift as Drift
     from headrace.scheduler.triggers import Every as Every
     from headrace.scheduler.triggers import Never as Never
@@ -61,7 +64,8 @@ _PLACES = {
     "headrace.models.pipeline": ("Last", "Pipeline"),
     "headrace.models.protocols": ("Reason", "Trained", "Verdict"),  # what users' own triggers, learners, gates return
     "headrace.scheduler.combined": ("AllOf", "AnyOf", "AtLeast"),
-    "headrace.scheduler.triggers": ("Always", "Cron", "Drift", "Every", "Never", "NewLabels"),
+    "headrace.scheduler.rollback": ("Rollback", "Shadow"),
+    "headrace.scheduler.triggers": ("Always", "Cron", "Degraded", "Drift", "Every", "Never", "NewLabels"),
     "headrace.trainer.gate": ("Gate",),
     "headrace.trainer.learners": ("Torch",),
 }

@@ -1,32 +1,40 @@
 """served + labels from Kafka → the live join: numbers for triggers, live metrics, and parked labels."""
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from math import isfinite
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
+from headrace.infra.beside import Beside
 from headrace.infra.kafka import consumer_config, producer_config
 from headrace.infra.names import Names
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition, TopicReader, partitions_of
 from headrace.models.errors import EventRejected
-from headrace.models.facts import DeadLettered, LiveMetric, Observer
-from headrace.models.manifest import Reference
-from headrace.models.metrics import measure
+from headrace.models.facts import DeadLettered, Observer, PairMeasured, Watched
+from headrace.models.losses import largest_loss
+from headrace.models.manifest import Manifest
+from headrace.models.protocols import Paired
+from headrace.models.registry import Versions
 from headrace.scheduler.decide import Live
+from headrace.scheduler.guard import Pairing
 from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.streams.dead_letters import dead_letters
 from headrace.streams.drift_watch import DriftWatch
 from headrace.streams.formats import Rejected
 from headrace.streams.group_offsets import first_offset, positions_of_group
 from headrace.streams.live_join import Joined, LiveJoin
+from headrace.streams.live_loss import ServedLoss
+from headrace.streams.live_scores import LiveScores
+from headrace.streams.pairs import Pair
 from headrace.streams.served import decode_served
 from headrace.streams.sink import AcknowledgedSink
+from headrace.trainer.columns import as_numpy
 
-_RECENT_ROWS = 10_000  # joined rows that a live metric looks back on
 _REPORT_ROWS = 1_000  # newly joined rows between two reports
 _COMMIT_LABELS = 10_000  # looked at between two commits: so many are looked at again after a crash
 _SLACK_MS = 3_600_000  # read back a little further than the horizon: clocks differ
@@ -47,9 +55,13 @@ class LiveLabels:
         self._horizon = self._begin(clock_ms() - pipeline.label.within_ms - _SLACK_MS)
         unseen = {place: min(at, self._horizon[place]) for place, at in self._examined.items()}
         self._reader = TopicReader(settings, self._topics, self._horizon | unseen)
-        self.join = LiveJoin(pipeline.label)
-        self._recent: deque[Joined] = deque(maxlen=_RECENT_ROWS)
+        self.join = LiveJoin(pipeline.label, segments=pipeline.segments)
+        self._scores = LiveScores(pipeline.name, pipeline.label, pipeline.segments)
+        self._beside = Beside(settings, names, observer)
+        self._pairs: dict[Pairing, Pair] = {}
         self._drift = DriftWatch()
+        self._lost: ServedLoss | None = None
+        self._watched: tuple[int, list[Pairing]] = (0, [])  # seq of the promotion, and what is compared
         self._new = self._unreported = self._since = 0
 
     def poll(self, seconds: float = 0.0) -> None:
@@ -64,20 +76,62 @@ class LiveLabels:
             if before == self._reader.positions and self._reader.caught_up:
                 break  # what is left are markers of transactions
         drift = {distance.column: (distance.psi, distance.ks) for distance in self._drift.distances()}
-        return Live(new_labels=self._new, drift_rows=self._drift.rows, drift=drift)
+        lost = None if self._lost is None else self._lost.numbers
+        return Live(new_labels=self._new, drift_rows=self._drift.rows, drift=drift, loss=lost)
 
     def reset(self, since: int) -> None:
         self._new, self._since = 0, since
         self._drift.reset(since)
 
-    def watch(self, reference: Reference | None) -> None:
-        self._drift.watch(reference)
+    def watch(self, versions: Versions, compared: Sequence[Pairing]) -> None:
+        """By the registry as it is now. Rows that were read before are not scored again."""
+        champion = versions.champion
+        watched = (champion.seq if champion else 0, list(compared))
+        if watched == self._watched:
+            return
+        serving = champion.version if champion else 0
+        wanted = {number for pairing in compared for number in (pairing.version, pairing.other)}
+        self._beside.watch(versions, wanted | {serving})
+        if watched[0] != self._watched[0]:
+            manifest = self._manifest(serving)
+            self._drift.watch(None if manifest is None else manifest.reference)
+            metrics, rows = ({}, 0) if manifest is None else (manifest.metrics, manifest.holdout_rows)
+            self._lost = ServedLoss(serving, self._task, metrics, rows)
+        made = {pairing: self._pairs.get(pairing) or self._pair(pairing) for pairing in compared}
+        self._pairs = {pairing: pair for pairing, pair in made.items() if pair is not None}
+        self._scores.keep(wanted | {serving})
+        self._observer(Watched(pipeline=self._names.pipeline.name, versions=tuple(sorted(wanted | {serving}))))
+        self._watched = watched
+
+    def measured(self) -> dict[Pairing, Paired]:
+        return {pairing: pair.numbers for pairing, pair in self._pairs.items()}
 
     def close(self) -> None:
         with suppress(KafkaException):  # then some are looked at again
             self._commit()
         self._reader.close()
         self._group.close()
+        self._beside.close()
+
+    def _manifest(self, number: int) -> Manifest | None:
+        version = self._beside.version(number)
+        return None if version is None else version.manifest
+
+    def _pair(self, pairing: Pairing) -> Pair | None:
+        """None where no bound is known for a regression's errors: neither of the two was ever held against labels."""
+        own, others = self._manifest(pairing.version), self._manifest(pairing.other)
+        bounds = [largest_loss(self._task, {} if one is None else one.metrics) for one in (own, others)]
+        largest = next((bound for bound in bounds if isfinite(bound)), None)
+        if largest is None:
+            return None
+        return Pair(
+            pairing.version,
+            pairing.other,
+            task=self._task,
+            largest=largest,
+            reference=None if own is None else own.reference,
+            other_reference=None if others is None else others.reference,
+        )
 
     def _take(self, messages: Sequence[Any]) -> None:
         labels = []
@@ -85,12 +139,8 @@ class LiveLabels:
             if message.topic() == self._names.labels:
                 labels.append(message)
                 continue
-            try:
-                batch = decode_served(message.value() or b"")
-            except EventRejected:
-                continue  # nobody but headrace writes there
-            self._drift.add(batch, message.timestamp()[1])
-            self._keep(self.join.served(batch))
+            with suppress(EventRejected):  # nobody but headrace writes there
+                self._served(decode_served(message.value() or b""), message.timestamp()[1])
         if labels:
             kept, rows, rejected = self._decoder.decode([message.value() for message in labels], clock_ms())
             recent = [(labels[at], row) for at, row in zip(kept, rows, strict=True) if self._is_recent(labels[at])]
@@ -100,17 +150,47 @@ class LiveLabels:
             self._keep(self.join.labels(news))
             self._park(labels, rejected)
 
+    def _served(self, batch: pa.RecordBatch, appended: int) -> None:
+        self._drift.add(batch, appended)
+        scores = self._beside.scores(batch)
+        times = as_numpy(batch.column("event_time").cast(pa.int64()))
+        for pairing, pair in self._pairs.items():
+            if appended >= pairing.since and {pairing.version, pairing.other} <= scores.keys():
+                pair.scored(scores[pairing.version], scores[pairing.other], times)
+        self._keep(self.join.served(batch, appended, scores))
+
     def _keep(self, joined: list[Joined], *, new: bool = True) -> None:
-        self._recent.extend(joined)
+        if not joined:
+            return
+        self._scores.add(joined)
+        if self._lost is not None:
+            self._lost.add(joined)
+        for pairing, pair in self._pairs.items():
+            pair.labelled([row for row in joined if row.appended >= pairing.since])
         self._new += len(joined) if new else 0
         self._unreported += len(joined)
         if self._unreported >= _REPORT_ROWS:
             self._unreported = 0
-            labels = np.array([row.label for row in self._recent])
-            scores = np.array([row.score for row in self._recent])
-            for metric, value in measure(self._task, labels, scores).items():
-                name = self._names.pipeline.name
-                self._observer(LiveMetric(pipeline=name, metric=metric, value=value, rows=len(labels)))
+            self._report()
+
+    def _report(self) -> None:
+        for fact in self._scores.facts(self.join):
+            self._observer(fact)
+        for pairing, paired in self.measured().items():
+            if paired.rows:
+                self._observer(
+                    PairMeasured(
+                        pipeline=self._names.pipeline.name,
+                        why=pairing.why,
+                        version=paired.version,
+                        other=paired.other,
+                        loss=paired.loss,
+                        rows=paired.rows,
+                        low=paired.low,
+                        difference=paired.mean - paired.other_mean,
+                        high=paired.high,
+                    )
+                )
 
     def _park(self, labels: Sequence[Any], rejected: Sequence[Rejected]) -> None:
         """(1) dead letters acknowledged, (2) "examined through" moved: a label is parked once, also over a restart."""

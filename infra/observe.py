@@ -54,7 +54,22 @@ class Metrics:
         self._refused = counter("headrace_registry_refused", "Records, models refused", ["pipeline", "reason"])
         self._side_rows = counter("headrace_side_rows", "Side rows applied", ["topic"])
         self._runs = counter("headrace_training_runs", "By outcome", ["pipeline", "outcome"])
-        self._live = gauge("headrace_live_metric", "On labels that came later", ["pipeline", "metric"])
+        self._live = gauge(
+            "headrace_live_metric", "On labels that came later", ["pipeline", "version", "segment", "metric"]
+        )
+        self._delay = gauge(
+            "headrace_label_delay_seconds", "Event time from a row to its label", ["pipeline", "quantile"]
+        )
+        self._labels_seen = gauge(
+            "headrace_labels", "Rows and labels so far, by what became of them", ["pipeline", "state"]
+        )
+        self._paired = gauge(
+            "headrace_paired_loss_difference",
+            "Of a version and the one beside it, on the same rows, with the ends of its interval",
+            ["pipeline", "why", "version", "other", "bound"],
+        )
+        self._measured: dict[str, frozenset[int]] = {}  # versions with live metrics, by pipeline
+        self._guarded = counter("headrace_guard_actions", "What live numbers led to", ["pipeline", "action"])
 
     def __call__(self, fact: object) -> None:
         self._take(fact)
@@ -114,11 +129,37 @@ class Metrics:
 
     @_take.register
     def _(self, fact: facts.LiveMetric) -> None:
-        self._live.labels(fact.pipeline, fact.metric).set(fact.value)
+        self._live.labels(fact.pipeline, str(fact.version), fact.segment, fact.metric).set(fact.value)
+
+    @_take.register
+    def _(self, fact: facts.LabelsSeen) -> None:
+        for quantile, seconds in fact.delay_seconds.items():
+            self._delay.labels(fact.pipeline, quantile).set(seconds)
+        for state, count in fact.counts.items():
+            self._labels_seen.labels(fact.pipeline, state).set(count)
+
+    @_take.register
+    def _(self, fact: facts.PairMeasured) -> None:
+        for bound in ("low", "difference", "high"):
+            labels = (fact.pipeline, fact.why, str(fact.version), str(fact.other), bound)
+            self._paired.labels(*labels).set(getattr(fact, bound))
+
+    @_take.register
+    def _(self, fact: facts.Watched) -> None:
+        """Versions come for ever: those that are no longer measured go."""
+        gone = self._measured.get(fact.pipeline, frozenset()) - set(fact.versions)
+        for version in gone:
+            for metric in (self._live, self._paired):
+                metric.remove_by_labels({"pipeline": fact.pipeline, "version": str(version)})
+        self._measured[fact.pipeline] = frozenset(fact.versions)
+
+    @_take.register
+    def _(self, fact: facts.Guarded) -> None:
+        self._guarded.labels(fact.pipeline, fact.action).inc()
 
 
-_QUIET = (facts.Predicted, facts.Acknowledged, facts.SideRowsApplied, facts.Lag)  # many a second
-_BAD = (facts.Refused, facts.DeadLettered, facts.Aborted)
+_QUIET = (facts.Predicted, facts.Acknowledged, facts.SideRowsApplied, facts.Lag, facts.LiveMetric)  # many a second
+_BAD = (facts.Refused, facts.DeadLettered, facts.Aborted, facts.Guarded)
 
 
 def log_fact(fact: object) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 FEATURE_STORE, FUNCTION = "feature_store", "function:"  # parts of the stage `features`: the read, each user's function
 
@@ -107,12 +108,60 @@ class RunEnded:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveMetric:
-    """Of labels that came after their predictions."""
+    """Of labels that came after their predictions, over the newest rows of a version: that it served, or that it
+    scored beside the one that did."""
 
     pipeline: str
+    version: int
     metric: str
     value: float
     rows: int
+    segment: str = ""  # column=value; "" for all of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsSeen:
+    """How labels come: seconds of event time after their rows, and what became of rows and labels so far."""
+
+    pipeline: str
+    delay_seconds: Mapping[str, float]  # by quantile, of the newest rows: 0.5, 0.9, 0.99
+    counts: Mapping[str, int]  # joined, open, never_came, late, repeated, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """Live metrics are from now on of these versions alone."""
+
+    pipeline: str
+    versions: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairMeasured:
+    """Two versions on the same rows, with labels: how much more the version loses than the other one."""
+
+    pipeline: str
+    why: str  # rollback or shadow
+    version: int
+    other: int
+    loss: str
+    rows: int
+    low: float
+    difference: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarded:
+    """What live numbers led to, without anybody's hand."""
+
+    pipeline: str
+    action: Literal["rolled_back", "promoted", "dropped"]
+    version: int
+    other: int
+    reason: str
+    rows: int  # with a label
+    scored: int
 
 
 Observer = Callable[[object], None]

@@ -10,7 +10,7 @@ from headrace.models.errors import DeclarationError
 from headrace.models.features import Aggregate, AnyFeature, Column, Function, Lookup, Topic, columns_of, fields_of
 from headrace.models.labels import Label
 from headrace.models.metrics import METRICS, OF_TASK
-from headrace.models.protocols import Judge, Learner, Trigger
+from headrace.models.protocols import Judge, Learner, Shadows, TakesBack, Trigger
 from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
 
 SERVED_FIELDS = frozenset({"id", "event_time", "partition", "offset", "version", "score"})  # beside the features
@@ -57,6 +57,9 @@ class Pipeline:
     train_on: Last = field(default_factory=lambda: Last("52w"))
     retrain: Sequence[Trigger] = ()
     gate: Judge | None = None
+    shadow: Shadows | None = None  # what passed the gate waits beside the champion until labels say that it is better
+    rollback: TakesBack | None = None  # and goes back when they say that it is worse
+    segments: Sequence[str] = ()  # category columns: live metrics in each of their values, too
     baseline: float | Function | None = None
     initial: str | None = None
     delivery: Delivery = "at_least_once"  # or "exactly_once": subscribers then read with isolation.level=read_committed
@@ -68,6 +71,7 @@ class Pipeline:
         self._check_inputs()
         self._check_trust()
         self._check_learning()
+        self._check_segments()
         self._check_names()
         self._check_function_inputs()
         self._check_fields()
@@ -137,7 +141,7 @@ class Pipeline:
             raise DeclarationError("Pipeline.operators", "a list of names", self.operators, 'For example ["If"].')
 
     def _check_learning(self) -> None:
-        for name, protocol in (("learner", Learner), ("gate", Judge)):
+        for name, protocol in (("learner", Learner), ("gate", Judge), ("shadow", Shadows), ("rollback", TakesBack)):
             given = getattr(self, name)
             if given is not None and (isinstance(given, type) or not isinstance(given, protocol)):
                 raise DeclarationError(f"Pipeline.{name}", f"a {protocol.__name__}", given, "See docs/reference.md.")
@@ -151,6 +155,12 @@ class Pipeline:
         metric, known = getattr(self.gate, "metric", None), OF_TASK[self.label.task]
         if metric in METRICS and metric not in known:
             raise DeclarationError("Pipeline.gate", " or ".join(known), metric, "Take a metric of the task.")
+
+    def _check_segments(self) -> None:
+        categories = [column.name for column in self.columns if column.kind == "category"]
+        if not isinstance(self.segments, list | tuple) or not set(self.segments) <= set(categories):
+            expected = f"category columns ({', '.join(categories) or 'there are none'})"
+            raise DeclarationError("Pipeline.segments", expected, self.segments, 'For example ["carrier"].')
 
     def _check_fields(self) -> None:
         """The event's own time and id are decoded as such, whatever else reads them."""

@@ -16,6 +16,20 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class LiveLoss:
+    """What the champion loses on the labels of what it served, beside what it lost on its holdout."""
+
+    version: int
+    loss: str  # its name: brier or mae
+    rows: int  # with a label
+    mean: float
+    low: float  # of an interval that holds at every moment
+    high: float
+    held_out: float
+    held_out_error: float  # its standard error
+
+
+@dataclass(frozen=True, kw_only=True)
 class Numbers:
     """What triggers decide by. All times are event times in a replay and clock times otherwise, Unix ms."""
 
@@ -24,6 +38,29 @@ class Numbers:
     new_labels: int = 0  # labels joined since the newest run
     drift_rows: int = 0  # served since the newest run, and counted against the champion's training rows
     drift: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # column → PSI, KS, of what moved for sure
+    live: LiveLoss | None = None  # None: no champion, or nothing to compare with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """A version and another one on the same served rows, since the one serves or is in the other's shadow.
+
+    `low` and `high` hold at every moment: whoever looks may act on them at once.
+    """
+
+    version: int
+    other: int
+    loss: str  # its name: brier or mae
+    rows: int = 0  # with a label, and scored by both
+    mean: float = float("nan")  # of the version
+    other_mean: float = float("nan")
+    low: float = float("-inf")  # of version - other, in the loss's unit: below 0 the version is better
+    high: float = float("inf")
+    scored: int = 0  # rows that both scored, most of them without a label as yet
+    disagreement: float = 0.0  # mean absolute difference of their scores, of all of these
+    drift: float = 0.0  # PSI of the version's scores against its own held-out ones, where it is no chance; else 0
+    other_drift: float = 0.0
+    elapsed_ms: int = 0  # event time from the first to the newest of these rows
 
 
 @dataclass(frozen=True)
@@ -121,6 +158,28 @@ class Evidence:
     columns: Columns = field(default_factory=dict)  # raw, of the same rows, by the candidate's schema
     onnx_bytes: int = 0  # of the candidate
     seconds: float = 0.0  # that the candidate took for these rows, on one thread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """What becomes of a challenger in shadow."""
+
+    promote: bool  # else it is dropped
+    reason: str
+
+
+@runtime_checkable
+class TakesBack(Protocol):
+    """What `Pipeline.rollback` holds. Pure: the new champion beside its predecessor in, a reason to go back out."""
+
+    def due(self, paired: Paired) -> str | None: ...
+
+
+@runtime_checkable
+class Shadows(Protocol):
+    """What `Pipeline.shadow` holds. Pure: the challenger beside the champion in; None while it is too early to say."""
+
+    def decide(self, paired: Paired) -> Decided | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -180,6 +180,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked", tag_field="k
     until: int  # Unix ms: later than this the asker no longer waits
     version: int | None = None  # None: for a rollback, the one that served before; for an alias, nothing
     alias: str = ""
+    champion: int | None = None  # refused where another version serves by then: the reason would no longer hold
     activate_at: Activation | None = None
     manifest: Blob | None = None  # of an import: its bytes, and the graph's, are on the artifacts topic already
 

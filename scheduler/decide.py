@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from headrace.models.durations import iso, to_ms
-from headrace.models.protocols import Numbers, Trigger
+from headrace.models.protocols import LiveLoss, Numbers, Trigger
 from headrace.models.records import Finished, Paused, Requested, RunRecord, Started
 from headrace.scheduler.next_ticks import next_of
 from headrace.scheduler.triggers import reasons_of
@@ -68,6 +68,7 @@ class Live:
     new_labels: int = 0
     drift_rows: int = 0
     drift: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # column → PSI, KS
+    loss: LiveLoss | None = None  # of the champion
 
 
 @dataclass(kw_only=True)
@@ -119,6 +120,7 @@ class PipelineRuns:
             new_labels=live.new_labels,
             drift_rows=live.drift_rows,
             drift=live.drift,
+            live=live.loss,
         )
 
     @property

@@ -7,18 +7,20 @@ transactions that carry its group's offsets, so that the broker fences a leader 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, time_ns
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from msgspec.structs import replace
 
-from headrace.models.aliases import CHAMPION
+from headrace.models.aliases import CHALLENGER, CHAMPION
 from headrace.models.durations import iso
 from headrace.models.errors import HeadraceError, RegistryRefused
 from headrace.models.facts import Observer, Refused, RunEnded
-from headrace.models.manifest import Blob, Manifest, OffsetRange, Reference
+from headrace.models.manifest import Blob, Manifest, OffsetRange
 from headrace.models.pipeline import Pipeline
+from headrace.models.protocols import Paired
 from headrace.models.records import (
+    Aliased,
     Asked,
     Finished,
     Progressed,
@@ -33,6 +35,7 @@ from headrace.models.records import (
 from headrace.models.registry import Versions
 from headrace.models.signing import Verify, accepted
 from headrace.scheduler.decide import Answered, InRegistry, Live, NotDue, PipelineRuns, Run, decide
+from headrace.scheduler.guard import Guard, Pairing, pairings
 from headrace.scheduler.ledger import LeadershipLost, Ledger, Registry
 from headrace.scheduler.replies import Replies
 from headrace.scheduler.writer import Writer
@@ -91,14 +94,19 @@ class RunsLog(Protocol):
 
 
 class LiveNumbers(Protocol):
+    def poll(self) -> None:
+        """Takes what came since the last call, without waiting for more."""
+
     def now(self) -> Live:
         """Counted since the newest run ended, up to what is on the topics now."""
 
     def reset(self, since: int) -> None:
         """What was appended up to `since` (the clock, Unix ms) was there for the newest run already."""
 
-    def watch(self, reference: Reference | None) -> None:
-        """Drift is measured against these training rows: the champion's."""
+    def watch(self, versions: Versions, compared: Sequence[Pairing]) -> None:
+        """From now on the champion, and these versions beside each other."""
+
+    def measured(self) -> Mapping[Pairing, Paired]: ...
 
 
 class Leader:
@@ -124,9 +132,9 @@ class Leader:
         self._runs = PipelineRuns(pipeline=pipeline.name, started=started)
         self._ledger = Ledger(pipeline.name, registry_log, observer, verify)
         self._replies = Replies(pipeline.name, self._ledger, writer, _clock_ms)
+        self._guard = Guard(pipeline, observer, new_run_id, _clock_ms)
         self._waiting: dict[str, Requested] = {}  # by run, oldest first
         self._begun = False
-        self._watched = 0  # seq of the promotion whose version drift is measured against
         self._due_at: int | None = None  # the clock woke us at this time, Unix ms
 
     def wake(self, now: int) -> None:
@@ -142,8 +150,8 @@ class Leader:
             return
         if self._pipeline.initial and not self._ledger.begun:
             self._publish_initial(self._pipeline.initial)
+        self._look_after_what_serves()
         self._ask_for_what_is_due()
-        self._replies.give(self._follow_registry)
         for request in list(self._waiting.values()):
             self._handle(request)
             self._waiting.pop(request.run, None)
@@ -169,20 +177,17 @@ class Leader:
                 made = self._ledger.versions.published[record.version]
                 seq = record.seq if isinstance(record, Promoted) else 0
                 self._runs.apply_version(run=made.run, tick=made.tick, version=record.version, seq=seq)
-        self._watch(self._ledger.versions.champion)
+        versions = self._ledger.versions
+        self._live.watch(versions, pairings(self._pipeline, versions))
 
-    def _watch(self, champion: Promoted | None) -> None:
-        """Drift is that of the rows which the newest champion serves."""
-        if champion is None or champion.seq == self._watched:
-            return
-        self._watched = champion.seq
-        published = self._ledger.versions.published.get(champion.version)
-        try:
-            manifest = None if published is None else self._ledger.manifest(published.manifest)
-        except RegistryRefused as error:  # workers refuse it too, and go on with another
-            self._refused(error)
-            return
-        self._live.watch(None if manifest is None else manifest.reference)
+    def _look_after_what_serves(self) -> None:
+        """Live numbers, what follows from them, and what anybody asked: a rollback does not wait for a training."""
+        if not self._ledger.up_to_date:  # before a live number: which versions it is of
+            self._follow_registry()
+        self._live.poll()
+        if asked := self._guard.asks(self._ledger.versions, self._live.measured()):
+            self._writer.record(*asked)
+        self._replies.give(self._follow_registry)
 
     def _refused(self, error: RegistryRefused) -> None:
         self._observer(Refused(pipeline=self._pipeline.name, reason=error.reason, detail=error.detail))
@@ -268,7 +273,7 @@ class Leader:
             if not self._log.leads:
                 attempt.cancel()
                 raise LeadershipLost(self._pipeline.name)
-            self._replies.give(self._follow_registry)  # a rollback does not wait for a training
+            self._look_after_what_serves()
             if monotonic() - reported >= _PROGRESS_SECONDS:
                 reported = monotonic()
                 stage, facts = attempt.progress()
@@ -290,20 +295,31 @@ class Leader:
             self._publish(run, candidate)
 
     def _publish(self, run: Run, candidate: Candidate) -> None:
-        """Beside a pinned champion the new version is published and does not serve."""
+        """Beside a pinned champion the new version is published and does not serve; nor does it where it has to prove
+        itself in shadow first, one version at a time."""
         versions = self._ledger.versions
-        version, seq, pinned = versions.newest + 1, versions.seq, versions.pinned
-        reason = candidate.reason
-        if pinned:
-            reason = f"{reason}; not promoted: version {versions.aliases[CHAMPION]} is pinned"
+        version, seq, place, why = versions.newest + 1, versions.seq, CHAMPION, ""
+        if versions.pinned:
+            place, why = "", f"; not promoted: version {versions.aliases[CHAMPION]} is pinned"
+        elif self._pipeline.shadow is not None and versions.champion is not None:
+            waiting = versions.aliases.get(CHALLENGER)
+            place = CHALLENGER if waiting is None else ""
+            why = "; the challenger now" if place else f"; not the challenger: version {waiting} is, undecided"
+        reason = candidate.reason + why
         finished = replace(
-            self._of(candidate, run, "published" if pinned else "promoted", version=version, seq=seq + 2 - pinned),
+            self._of(
+                candidate,
+                run,
+                "promoted" if place == CHAMPION else "published",
+                version=version,
+                seq=seq + 1 + bool(place),
+            ),
             reason=reason,
         )
         self._writer.publish(
             candidate.onnx,
             lambda onnx: candidate.manifest(version, onnx),
-            lambda manifest: [*self._records(run, version, seq, manifest, reason, promote=not pinned), finished],
+            lambda manifest: [*self._records(run, version, seq, manifest, reason, place=place), finished],
         )
         self._ledger.wrote(finished.seq)
         self._ended(finished)
@@ -314,18 +330,19 @@ class Leader:
         if versions.newest:
             return
         candidate = self._training.initial(path)
-        seq, pinned = versions.seq, versions.pinned
+        seq, place = versions.seq, "" if versions.pinned else CHAMPION
         self._writer.publish(
             candidate.onnx,
             lambda onnx: candidate.manifest(1, onnx),
-            lambda manifest: self._records(_INITIAL, 1, seq, manifest, candidate.reason, promote=not pinned),
+            lambda manifest: self._records(_INITIAL, 1, seq, manifest, candidate.reason, place=place),
         )
-        self._ledger.wrote(seq + 2 - pinned)
+        self._ledger.wrote(seq + 1 + bool(place))
         self._follow_registry()
 
     def _records(
-        self, run: Run, version: int, seq: int, manifest: Blob, why: str, *, promote: bool
+        self, run: Run, version: int, seq: int, manifest: Blob, why: str, *, place: str
     ) -> list[RegistryRecord]:
+        """`place` is the alias that it gets, "" for none."""
         name, now = self._pipeline.name, _now()
         published = Published(
             pipeline=name,
@@ -338,8 +355,11 @@ class Leader:
             by=self._name,
             why=why,
         )
-        promoted = Promoted(pipeline=name, seq=seq + 2, version=version, at=now, by=self._name, why=why)
-        return [published, promoted] if promote else [published]
+        said: dict[str, Any] = {"pipeline": name, "seq": seq + 2, "version": version, "at": now, "by": self._name}
+        if not place:
+            return [published]
+        moved = Promoted(**said, why=why) if place == CHAMPION else Aliased(**said, why=why, alias=place)
+        return [published, moved]
 
     def _of(self, candidate: Candidate, run: Run, outcome: str, version: int = 0, seq: int = 0) -> Finished:
         return Finished(

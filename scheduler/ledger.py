@@ -33,12 +33,18 @@ class Ledger:
     def __init__(self, pipeline: str, log: Registry, observer: Observer, verify: Verify) -> None:
         self.versions = registry.Versions()
         self._pipeline, self._log, self._observer, self._verify = pipeline, log, observer, verify
+        self._followed = False
         self._written = 0  # the newest seq that was committed here
 
     @property
     def begun(self) -> bool:
         """Whether a version was ever published, as far as is known here."""
         return bool(self.versions.newest or self._written)
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether it was followed to the end, and to what was written here since."""
+        return self._followed and self.versions.seq >= self._written
 
     def wrote(self, seq: int) -> None:
         """It is committed; readers see it only when the broker has marked it."""
@@ -52,6 +58,7 @@ class Ledger:
             if monotonic() > deadline:
                 raise LeadershipLost(f"{self._pipeline}: seq {self._written} was committed and cannot be read")
             records += self._applied()
+        self._followed = True
         return records
 
     def manifest(self, blob: Blob) -> Manifest:

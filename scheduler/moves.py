@@ -47,6 +47,10 @@ def _record(asked: Asked, versions: Versions, at: str) -> RegistryRecord:
 
 def _to_serve(asked: Asked, versions: Versions) -> int:
     champion = versions.aliases[CHAMPION]
+    if asked.champion is not None and asked.champion != champion:
+        raise RegistryRefused(
+            "moved_on", f"it was asked for while version {asked.champion} served; {champion} does now"
+        )
     if asked.move == "rollback" and asked.version is None:
         if versions.previous is None:
             raise RegistryRefused("nothing_before", f"no usable version served before the champion, {champion}")

@@ -10,6 +10,7 @@ from headrace.models.protocols import Numbers, Reason, Trigger
 from headrace.scheduler.combined import has_ticks
 from headrace.scheduler.cron import CronExpression
 
+_ERRORS = 2  # of the holdout's mean, in its favour
 _COUNTED = 100  # missed ticks, for the reason's text: a minutely schedule can have missed a year of them
 
 
@@ -122,6 +123,39 @@ class Drift:
             if far and (self.columns is None or column in self.columns):
                 return Reason(now, f"{column} moved: PSI {psi:.3f}, KS {ks:.3f} over {numbers.drift_rows:,} rows")
         return None
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """When the champion's mean loss on what it serves (Brier, or absolute error) is surely above that on its own
+    holdout, by more than `by` and the holdout's own error, and at least `rows` labels came since the newest run.
+
+    A sequential test: its interval holds at every moment (95 %), so it is asked as often as one likes; the holdout's
+    mean counts as two of its standard errors higher. The tick is the moment of the decision.
+    """
+
+    by: float = 0.01
+    _: KW_ONLY
+    rows: int = 500
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.by, int | float) and not isinstance(self.by, bool)
+        if not number or not self.by >= 0:
+            raise DeclarationError("Degraded.by", "a number from 0, in the loss's unit", self.by, "Degraded(by=0.01)")
+        if not isinstance(self.rows, int) or isinstance(self.rows, bool) or self.rows < 1:
+            raise DeclarationError("Degraded.rows", "a whole number from 1", self.rows, "Degraded(rows=500)")
+
+    def due(self, numbers: Numbers, now: int) -> Reason | None:
+        live = numbers.live
+        if live is None or numbers.new_labels < self.rows:
+            return None
+        if not live.low > live.held_out + _ERRORS * live.held_out_error + self.by:
+            return None
+        return Reason(
+            now,
+            f"version {live.version}'s {live.loss} is {live.mean:.4g} on {live.rows:,} live rows, at least "
+            f"{live.low:.4g}, {live.held_out:.4g} on its holdout (error {live.held_out_error:.2g})",
+        )
 
 
 @dataclass(frozen=True)

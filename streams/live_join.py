@@ -6,10 +6,13 @@ from the log, by the same rule: a label matches rows with row time ≤ its time 
 
 import heapq
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from headrace.models.labels import Label
 from headrace.streams.codec import LabelRow
@@ -27,6 +30,13 @@ class Joined:
     label: float
     version: int
     source: tuple[int, int]  # partition, offset
+    appended: int = 0  # when the row was served, by its record's timestamp, Unix ms
+    others: tuple[tuple[int, float], ...] = ()  # version, score: of those that scored it beside who served it
+    segments: tuple[str | None, ...] = ()  # the row's values of `Pipeline.segments`
+
+    def score_of(self, version: int) -> float | None:
+        """None where that version has not scored it."""
+        return self.score if version == self.version else dict(self.others).get(version)
 
 
 @dataclass(slots=True)
@@ -35,6 +45,9 @@ class _Served:
     score: float
     version: int
     source: tuple[int, int]
+    appended: int
+    others: tuple[tuple[int, float], ...]
+    segments: tuple[str | None, ...]
     joined: bool = False
 
 
@@ -45,7 +58,8 @@ class LiveJoin:
     labels are forgotten when the other side's newest time has passed their horizon.
     """
 
-    def __init__(self, label: Label, sample: float = 1.0) -> None:
+    def __init__(self, label: Label, sample: float = 1.0, segments: Sequence[str] = ()) -> None:
+        self._segments = segments
         self._within = label.within_ms
         self._absent = None if label.if_absent == "drop" or label.if_absent is None else float(label.if_absent)
         self._sample = sample
@@ -62,16 +76,37 @@ class LiveJoin:
         """Ids with labels, and without a served row so far."""
         return len(self._labels.keys() - self._rows.keys())
 
-    def served(self, batch: pa.RecordBatch) -> list[Joined]:
-        """Takes a served batch; gives rows whose label was there first. A row that came twice counts once."""
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of rows and labels so far."""
+        names = ("joined", "open", "never_came", "late", "repeated", "unknown")
+        return {name: getattr(self, name) for name in names}
+
+    def served(
+        self, batch: pa.RecordBatch, appended: int = 0, others: Mapping[int, NDArray[np.float64]] | None = None
+    ) -> list[Joined]:
+        """Takes a served batch; gives rows whose label was there first. A row that came twice counts once.
+
+        `others` are scores [n] of the same rows by other versions, NaN where one has no answer.
+        """
         found: list[Joined] = []
+        beside = [(version, scores.tolist()) for version, scores in (others or {}).items()]
+        segments = [_texts(batch, name) for name in self._segments]
         times = batch.column("event_time").cast(pa.int64()).to_pylist()
         partitions, offsets = batch.column("partition").to_pylist(), batch.column("offset").to_pylist()
         scores, versions = batch.column("score").to_pylist(), batch.column("version").to_pylist()
         for at, row_id in enumerate(batch.column("id").to_pylist()):
             if not self._sampled(row_id):
                 continue
-            row = _Served(times[at], scores[at], versions[at], (partitions[at], offsets[at]))
+            row = _Served(
+                times[at],
+                scores[at],
+                versions[at],
+                (partitions[at], offsets[at]),
+                appended,
+                tuple((version, theirs[at]) for version, theirs in beside if isfinite(theirs[at])),
+                tuple(values[at] for values in segments),
+            )
             rows = self._rows.setdefault(row_id, [])
             if any(other.source == row.source for other in rows):
                 continue
@@ -114,7 +149,18 @@ class LiveJoin:
         row.joined = True
         self.joined += 1
         self.open -= 1
-        return Joined(row_id, row.time, label.time, row.score, label.value, row.version, row.source)
+        return Joined(
+            row_id,
+            row.time,
+            label.time,
+            row.score,
+            label.value,
+            row.version,
+            row.source,
+            row.appended,
+            row.others,
+            row.segments,
+        )
 
     def _close(self, end: int, row_id: str, found: list[Joined]) -> None:
         rows = self._rows.get(row_id, [])
@@ -139,3 +185,9 @@ class LiveJoin:
 
     def _sampled(self, row_id: str) -> bool:
         return self._sample >= 1 or zlib.crc32(row_id.encode()) < self._sample * _WHOLE
+
+
+def _texts(batch: pa.RecordBatch, name: str) -> list[str | None]:
+    """A column that rows older than its declaration have not."""
+    at = batch.schema.get_field_index(name)
+    return [None] * batch.num_rows if at < 0 else batch.column(at).to_pylist()

@@ -22,7 +22,7 @@ from headrace.infra.training import Origin
 from headrace.models.manifest import Blob, Manifest
 from headrace.models.pipeline import Pipeline
 from headrace.models.records import SOURCE_HEADER
-from headrace.models.session import NUMBERS, PREDICTION
+from headrace.models.session import CATEGORIES, NUMBERS, PREDICTION
 from headrace.streams.served import decode_served
 from headrace.trainer.process import Trainer
 
@@ -166,8 +166,13 @@ def leading(settings: Settings, origin: Origin) -> Iterator[LeaderThread]:
 # ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def linear(weights: Sequence[float], bias: float = 0.0, *, rows: int | str = "n", name: str = NUMBERS) -> bytes:
-    """sigmoid(numbers · weights + bias) by the contract of `models.session`; a fixed number of `rows` breaks it."""
+def linear(
+    weights: Sequence[float], bias: float = 0.0, *, rows: int | str = "n", name: str = NUMBERS, categories: int = 0
+) -> bytes:
+    """sigmoid(numbers · weights + bias) by the contract of `models.session`; a fixed number of `rows` breaks it.
+
+    `categories` are so many columns that it takes and does not look at.
+    """
     size = len(weights)
     given = helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, size])
     answer = helper.make_tensor_value_info(PREDICTION, TensorProto.FLOAT, [rows])
@@ -182,7 +187,10 @@ def linear(weights: Sequence[float], bias: float = 0.0, *, rows: int | str = "n"
         helper.make_node("Add", ["flat", "bias"], ["logit"]),
         helper.make_node("Sigmoid", ["logit"], [PREDICTION]),
     ]
-    graph = helper.make_graph(nodes, "linear", [given], [answer], constants)
+    inputs = [given]
+    if categories:
+        inputs.append(helper.make_tensor_value_info(CATEGORIES, TensorProto.STRING, [rows, categories]))
+    graph = helper.make_graph(nodes, "linear", inputs, [answer], constants)
     made: bytes = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=min(onnx.IR_VERSION, 10)
     ).SerializeToString()

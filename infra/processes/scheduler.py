@@ -116,7 +116,6 @@ class LeaderThread:
                 if not log.leads:
                     raise LeadershipLost(self._origin.pipeline.name)
                 self._leader.step()
-                live.poll()
 
 
 def run_scheduler(

@@ -89,13 +89,19 @@ class ScriptedAttempt:
 
 
 class NothingLive:
+    def poll(self):
+        pass
+
+    def measured(self):
+        return {}
+
     def now(self):
         return Live()
 
     def reset(self, since):
         pass
 
-    def watch(self, reference):
+    def watch(self, versions, compared):
         pass
 
 

@@ -1,0 +1,44 @@
+"""joined rows of the champion → what it loses live, beside what it lost on its holdout."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from headrace.models.losses import largest_loss, loss_name, losses
+from headrace.models.protocols import LiveLoss, Task
+from headrace.models.sequential import ConfidenceSequence
+from headrace.streams.live_join import Joined
+
+
+class ServedLoss:
+    """Of one version, for as long as it serves. `metrics` are those on its holdout."""
+
+    def __init__(self, version: int, task: Task, metrics: Mapping[str, float], holdout_rows: int) -> None:
+        self._version, self._task = version, task
+        self._largest = largest_loss(task, metrics)
+        self._held_out, self._holdout_rows = metrics.get(loss_name(task), math.nan), holdout_rows
+        self._lost = ConfidenceSequence(0.0, self._largest)
+
+    def add(self, rows: Sequence[Joined]) -> None:
+        known = np.array([(row.label, row.score) for row in rows if row.version == self._version], np.float64)
+        known = known.reshape(-1, 2)
+        self._lost.add(losses(self._task, known[:, 0], known[:, 1]))
+
+    @property
+    def numbers(self) -> LiveLoss | None:
+        """None where nothing is known of its holdout."""
+        if not math.isfinite(self._held_out) or not math.isfinite(self._largest) or not self._holdout_rows:
+            return None
+        # of a variable within [0, b] with this mean, the largest variance there can be (Bhatia and Davis 2000)
+        variance = max(0.0, self._held_out * (self._largest - self._held_out))
+        return LiveLoss(
+            version=self._version,
+            loss=loss_name(self._task),
+            rows=self._lost.rows,
+            mean=self._lost.mean,
+            low=self._lost.low,
+            high=self._lost.high,
+            held_out=self._held_out,
+            held_out_error=math.sqrt(variance / self._holdout_rows),
+        )

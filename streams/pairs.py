@@ -1,0 +1,94 @@
+"""two versions' scores of the same rows, and the labels that come → how much more the one loses than the other."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.models.drift import SCORE, counts_of, distances
+from headrace.models.losses import loss_name, losses
+from headrace.models.manifest import Reference
+from headrace.models.protocols import Paired, Task
+from headrace.models.sequential import ConfidenceSequence
+from headrace.streams.live_join import Joined
+
+
+class ScoreDrift:
+    """How far a version's answers are from those to its own held-out rows."""
+
+    def __init__(self, reference: Reference | None) -> None:
+        column = None if reference is None else reference.columns.get(SCORE)
+        self._reference = None if column is None else Reference(columns={SCORE: column})
+        self._counts = np.zeros(0 if column is None else len(column.counts), np.int64)
+
+    def add(self, scores: NDArray[np.float64]) -> None:
+        if self._reference is not None:
+            self._counts += counts_of(self._reference.columns[SCORE], scores)
+
+    @property
+    def psi(self) -> float:
+        """0 where it may be chance."""
+        found = [] if self._reference is None else distances(self._reference, {SCORE: self._counts})
+        return found[0].psi if found else 0.0
+
+
+class Pair:
+    """One version beside another. `largest` is the largest loss that counts: see `models.losses`."""
+
+    def __init__(
+        self,
+        version: int,
+        other: int,
+        *,
+        task: Task,
+        largest: float,
+        reference: Reference | None = None,
+        other_reference: Reference | None = None,
+    ) -> None:
+        self.version, self.other, self._task, self._largest = version, other, task, largest
+        self._difference = ConfidenceSequence(-largest, largest)
+        self._lost = np.zeros(2)  # by the version and by the other, in all
+        self._drift, self._other_drift = ScoreDrift(reference), ScoreDrift(other_reference)
+        self._scored, self._apart = 0, 0.0
+        self._first_event = self._newest_event = 0
+
+    def scored(self, scores: NDArray[np.float64], others: NDArray[np.float64], times: NDArray[np.int64]) -> None:
+        """[n] of both, and the rows' event times, Unix ms. Rows that one of them cannot answer (NaN) are left out."""
+        both = np.isfinite(scores) & np.isfinite(others)
+        scores, others, times = scores[both], others[both], times[both]
+        if not len(times):
+            return
+        self._drift.add(scores)
+        self._other_drift.add(others)
+        self._apart += float(np.abs(scores - others).sum())
+        self._first_event = int(times.min()) if not self._scored else min(self._first_event, int(times.min()))
+        self._newest_event = max(self._newest_event, int(times.max()))
+        self._scored += len(times)
+
+    def labelled(self, rows: Sequence[Joined]) -> None:
+        """In the order in which their labels came; those that one of the two did not score say nothing."""
+        found = [(row.label, row.score_of(self.version), row.score_of(self.other)) for row in rows]
+        known = np.array([one for one in found if None not in one], np.float64).reshape(-1, 3)
+        lost, others_lost = (np.minimum(losses(self._task, known[:, 0], known[:, at]), self._largest) for at in (1, 2))
+        self._difference.add(lost - others_lost)
+        self._lost += lost.sum(), others_lost.sum()
+
+    @property
+    def numbers(self) -> Paired:
+        rows = self._difference.rows
+        mean, other_mean = (self._lost / rows).tolist() if rows else (float("nan"), float("nan"))
+        return Paired(
+            version=self.version,
+            other=self.other,
+            loss=loss_name(self._task),
+            rows=rows,
+            mean=mean,
+            other_mean=other_mean,
+            low=self._difference.low,
+            high=self._difference.high,
+            scored=self._scored,
+            disagreement=self._apart / self._scored if self._scored else 0.0,
+            drift=self._drift.psi,
+            other_drift=self._other_drift.psi,
+            elapsed_ms=self._newest_event - self._first_event,
+        )
