@@ -26,8 +26,8 @@ from headrace.models.manifest import Blob, Manifest, OffsetRange
 from headrace.models.pipeline import Pipeline
 from headrace.models.registry import Versions
 from headrace.models.session import Session
+from headrace.scheduler.attempts import Candidate
 from headrace.scheduler.decide import Run
-from headrace.scheduler.leader import Candidate
 from headrace.streams.codec import clock_ms
 from headrace.trainer import process
 from headrace.trainer.messages import Champion, RunRequest, RunResult

@@ -4,83 +4,28 @@ The leader is the owner of partition 0 of `headrace.runs` in the pipeline's grou
 transactions that carry its group's offsets, so that the broker fences a leader that has lost the group without knowing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from time import monotonic, time_ns
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 from uuid import uuid4
 
-from msgspec.structs import replace
-
-from headrace.models.aliases import CHALLENGER, CHAMPION
 from headrace.models.durations import iso
-from headrace.models.errors import HeadraceError, RegistryRefused
+from headrace.models.errors import RegistryRefused
 from headrace.models.facts import Observer, Refused, RunEnded
-from headrace.models.manifest import Blob, Manifest, OffsetRange
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Paired
-from headrace.models.records import (
-    Aliased,
-    Asked,
-    Finished,
-    Progressed,
-    Promoted,
-    Published,
-    RegistryRecord,
-    Replied,
-    Requested,
-    RunRecord,
-    Started,
-)
+from headrace.models.records import Asked, Finished, Promoted, Published, Replied, Requested, RunRecord
 from headrace.models.registry import Versions
 from headrace.models.signing import Verify, accepted
+from headrace.scheduler.attempts import Attempts, Candidate, Training
 from headrace.scheduler.decide import Answered, InRegistry, Live, NotDue, PipelineRuns, Run, decide
 from headrace.scheduler.guard import Guard, Pairing, pairings
 from headrace.scheduler.ledger import LeadershipLost, Ledger, Registry
+from headrace.scheduler.outcomes import answer, clock_ms, finished
+from headrace.scheduler.publisher import Publisher
 from headrace.scheduler.replies import Replies
 from headrace.scheduler.writer import Writer
 
 _POLL_SECONDS = 0.02
-_PROGRESS_SECONDS = 1.0  # between two progress records of a run
-_INITIAL = Run(run="initial", tick=None, trigger="initial")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """What a training came to: the verdict, and all that is needed to publish it."""
-
-    promote: bool
-    reason: str
-    onnx: bytes | Blob  # a Blob lies in an object store already
-    manifest: Callable[[int, Blob], Manifest]  # by version and the place of the ONNX bytes
-    rows: int = 0
-    holdout_rows: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    champion_metrics: Mapping[str, float] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-class Attempt(Protocol):
-    """A training that is going on."""
-
-    @property
-    def ranges(self) -> tuple[OffsetRange, ...]: ...
-
-    def wait(self, seconds: float) -> Candidate | None:
-        """The candidate, or None while it goes on. Raises RunFailed."""
-
-    def progress(self) -> tuple[str, dict[str, float]]:
-        """The stage, and its newest facts."""
-
-    def cancel(self) -> None: ...
-
-
-class Training(Protocol):
-    """Starts trainings, and brings a model that a user gave."""
-
-    def start(self, run: Run, at: int, versions: Versions) -> Attempt: ...
-
-    def initial(self, path: str) -> Candidate: ...
 
 
 class RunsLog(Protocol):
@@ -129,10 +74,12 @@ class Leader:
         self._pipeline, self._name = pipeline, name
         self._log, self._writer, self._training = log, writer, training
         self._live, self._observer = live, observer
+        self._attempts = Attempts(pipeline.name, writer, training)
         self._runs = PipelineRuns(pipeline=pipeline.name, started=started)
         self._ledger = Ledger(pipeline.name, registry_log, observer, verify)
-        self._replies = Replies(pipeline.name, self._ledger, writer, _clock_ms)
-        self._guard = Guard(pipeline, observer, new_run_id, _clock_ms)
+        self._publisher = Publisher(pipeline.name, name, self._ledger, writer, shadow=pipeline.shadow is not None)
+        self._replies = Replies(pipeline.name, self._ledger, writer, clock_ms)
+        self._guard = Guard(pipeline, observer, new_run_id, clock_ms)
         self._waiting: dict[str, Requested] = {}  # by run, oldest first
         self._begun = False
         self._due_at: int | None = None  # the clock woke us at this time, Unix ms
@@ -145,16 +92,32 @@ class Leader:
         return self._runs.outcome(run)
 
     def step(self) -> None:
+        """Whoever is to have a say while a training goes on stands between the replies and the run."""
         self._read(_POLL_SECONDS)
         if not self._log.leads:
+            if self._attempts.run is not None:
+                raise LeadershipLost(self._pipeline.name)
             return
         if self._pipeline.initial and not self._ledger.begun:
             self._publish_initial(self._pipeline.initial)
         self._look_after_what_serves()
-        self._ask_for_what_is_due()
+        if self._attempts.run is None:
+            self._ask_for_what_is_due()
+            self._take_up_requests()
+        else:
+            self._look_after_training(self._attempts.run)
+
+    def close(self) -> None:
+        """It leads no more, whatever the reason."""
+        self._attempts.let_go()
+
+    def _take_up_requests(self) -> None:
+        """One after the other, up to one that trains."""
         for request in list(self._waiting.values()):
             self._handle(request)
             self._waiting.pop(request.run, None)
+            if self._attempts.run is not None:
+                return
 
     def _read(self, seconds: float) -> None:
         for record in self._log.poll(seconds):
@@ -177,15 +140,14 @@ class Leader:
                 made = self._ledger.versions.published[record.version]
                 seq = record.seq if isinstance(record, Promoted) else 0
                 self._runs.apply_version(run=made.run, tick=made.tick, version=record.version, seq=seq)
-        versions = self._ledger.versions
-        self._live.watch(versions, pairings(self._pipeline, versions))
+        self._live.watch(self._versions, pairings(self._pipeline, self._versions))
 
     def _look_after_what_serves(self) -> None:
-        """Live numbers, what follows from them, and what anybody asked: a rollback does not wait for a training."""
+        """Live numbers, what follows from them, and what anybody asked."""
         if not self._ledger.up_to_date:  # before a live number: which versions it is of
             self._follow_registry()
         self._live.poll()
-        if asked := self._guard.asks(self._ledger.versions, self._live.measured()):
+        if asked := self._guard.asks(self._versions, self._live.measured()):
             self._writer.record(*asked)
         self._replies.give(self._follow_registry)
 
@@ -209,203 +171,78 @@ class Leader:
 
     def _is_past(self, request: Requested) -> bool:
         """A tick in the future would use up all before it."""
-        return 0 <= request.at <= _clock_ms() + self._pipeline.max_future_ms
+        return 0 <= request.at <= clock_ms() + self._pipeline.max_future_ms
 
     def _handle(self, request: Requested) -> None:
+        name = self._pipeline.name
         if not self._is_past(request):
             reason = f"bad_time: expected a time from 1970 to now, got {iso(request.at)}"
-            self._end(self._finished(request.run, "failed", reason))
+            self._end(finished(name, request.run, "failed", reason))
             return
         self._follow_registry()  # the request before this one may have published
         decision = decide(self._pipeline.retrain, request, self._runs, self._live.now())
         if isinstance(decision, Run):
-            self._train(decision, request)
-            self._live.reset(self._runs.last_end)
+            failure = self._attempts.start(decision, request, self._versions)
+            if failure is not None:
+                self._end(finished(name, decision.run, "failed", failure.reason, tick=decision.tick_text))
+                self._live.reset(self._runs.last_end)
         else:
-            self._answer(request, decision)
+            self._answer(decision)
 
-    def _answer(self, request: Requested, decision: NotDue | Answered | InRegistry) -> None:
-        match decision:
-            case Answered():
-                return
-            case NotDue(reason=reason):
-                self._end(self._finished(request.run, "not_due", reason))
-            case InRegistry() as known:
-                self._end(
-                    self._finished(
-                        request.run,
-                        "promoted" if known.seq else "published",
-                        "published before its outcome was written",
-                        tick=known.tick_text,
-                        version=known.version,
-                        seq=known.seq,
-                    )
-                )
+    @property
+    def _versions(self) -> Versions:
+        return self._ledger.versions
 
-    def _train(self, run: Run, request: Requested) -> None:
-        begun = monotonic()
-        try:
-            attempt = self._training.start(run, request.at, self._ledger.versions)
-            self._writer.record(
-                Started(
-                    run=run.run,
-                    pipeline=self._pipeline.name,
-                    at=_now(),
-                    tick=run.tick_text,
-                    trigger=run.trigger,
-                    ranges=attempt.ranges,
-                )
-            )
-            candidate = self._await(run, attempt)
-        except (HeadraceError, OSError) as error:  # RunFailed; a champion that cannot be read; a full disk
-            self._end(self._finished(run.run, "failed", str(error), tick=run.tick_text), monotonic() - begun)
+    def _answer(self, decision: NotDue | Answered | InRegistry) -> None:
+        known = answer(self._pipeline.name, decision)
+        if known is not None:
+            self._end(known)
+
+    def _look_after_training(self, run: Run) -> None:
+        came_to = self._attempts.look()
+        if came_to is None:
             return
-        if candidate.promote:
-            self._publish_once(run, request, candidate)
+        if isinstance(came_to, Candidate) and came_to.promote:
+            self._publish_once(run, came_to)
+        elif isinstance(came_to, Candidate):
+            self._end(self._publisher.of(came_to, run, "rejected"))
         else:
-            self._end(self._of(candidate, run, "rejected"), monotonic() - begun)
+            failed = finished(self._pipeline.name, run.run, "failed", came_to.reason, tick=run.tick_text)
+            self._end(failed, self._attempts.seconds)
+        self._live.reset(self._runs.last_end)
 
-    def _await(self, run: Run, attempt: Attempt) -> Candidate:
-        """Keeps reading the log, so that the group keeps this member; a lost group cancels the training."""
-        reported = monotonic()
-        while (candidate := attempt.wait(_POLL_SECONDS)) is None:
-            self._read(0)
-            if not self._log.leads:
-                attempt.cancel()
-                raise LeadershipLost(self._pipeline.name)
-            self._look_after_what_serves()
-            if monotonic() - reported >= _PROGRESS_SECONDS:
-                reported = monotonic()
-                stage, facts = attempt.progress()
-                self._writer.record(
-                    Progressed(run=run.run, pipeline=self._pipeline.name, at=_now(), stage=stage, facts=facts)
-                )
-        return candidate
-
-    def _publish_once(self, run: Run, request: Requested, candidate: Candidate) -> None:
+    def _publish_once(self, run: Run, candidate: Candidate) -> None:
         """`Started` fenced whoever led before us: what it published last is on record by now, and is not done twice."""
         self._follow_registry()
         known = self._runs.version_of(run.run)
         other = None if run.tick is None else self._runs.used_by(run.tick)
         if known is not None:
-            self._answer(request, known)
+            self._answer(known)
         elif other is not None and other != run.run:
-            self._answer(request, NotDue(run=run.run, reason=f"tick {run.tick_text} was run by {other}"))
+            self._answer(NotDue(run=run.run, reason=f"tick {run.tick_text} was run by {other}"))
         else:
-            self._publish(run, candidate)
-
-    def _publish(self, run: Run, candidate: Candidate) -> None:
-        """Beside a pinned champion the new version is published and does not serve; nor does it where it has to prove
-        itself in shadow first, one version at a time."""
-        versions = self._ledger.versions
-        version, seq, place, why = versions.newest + 1, versions.seq, CHAMPION, ""
-        if versions.pinned:
-            place, why = "", f"; not promoted: version {versions.aliases[CHAMPION]} is pinned"
-        elif self._pipeline.shadow is not None and versions.champion is not None:
-            waiting = versions.aliases.get(CHALLENGER)
-            place = CHALLENGER if waiting is None else ""
-            why = "; the challenger now" if place else f"; not the challenger: version {waiting} is, undecided"
-        reason = candidate.reason + why
-        finished = replace(
-            self._of(
-                candidate,
-                run,
-                "promoted" if place == CHAMPION else "published",
-                version=version,
-                seq=seq + 1 + bool(place),
-            ),
-            reason=reason,
-        )
-        self._writer.publish(
-            candidate.onnx,
-            lambda onnx: candidate.manifest(version, onnx),
-            lambda manifest: [*self._records(run, version, seq, manifest, reason, place=place), finished],
-        )
-        self._ledger.wrote(finished.seq)
-        self._ended(finished)
+            self._ended(self._publisher.publish(run, candidate))
 
     def _publish_initial(self, path: str) -> None:
         self._follow_registry()
-        versions = self._ledger.versions
-        if versions.newest:
-            return
-        candidate = self._training.initial(path)
-        seq, place = versions.seq, "" if versions.pinned else CHAMPION
-        self._writer.publish(
-            candidate.onnx,
-            lambda onnx: candidate.manifest(1, onnx),
-            lambda manifest: self._records(_INITIAL, 1, seq, manifest, candidate.reason, place=place),
-        )
-        self._ledger.wrote(seq + 1 + bool(place))
-        self._follow_registry()
+        if not self._versions.newest:
+            self._publisher.publish_initial(self._training.initial(path))
+            self._follow_registry()
 
-    def _records(
-        self, run: Run, version: int, seq: int, manifest: Blob, why: str, *, place: str
-    ) -> list[RegistryRecord]:
-        """`place` is the alias that it gets, "" for none."""
-        name, now = self._pipeline.name, _now()
-        published = Published(
-            pipeline=name,
-            seq=seq + 1,
-            version=version,
-            manifest=manifest,
-            run=run.run,
-            tick=run.tick_text,
-            at=now,
-            by=self._name,
-            why=why,
-        )
-        said: dict[str, Any] = {"pipeline": name, "seq": seq + 2, "version": version, "at": now, "by": self._name}
-        if not place:
-            return [published]
-        moved = Promoted(**said, why=why) if place == CHAMPION else Aliased(**said, why=why, alias=place)
-        return [published, moved]
+    def _end(self, outcome: Finished, seconds: float = 0.0) -> None:
+        self._writer.record(outcome)
+        self._ended(outcome, seconds)
 
-    def _of(self, candidate: Candidate, run: Run, outcome: str, version: int = 0, seq: int = 0) -> Finished:
-        return Finished(
-            run=run.run,
-            pipeline=self._pipeline.name,
-            at=_now(),
-            outcome=outcome,
-            reason=candidate.reason,
-            tick=run.tick_text,
-            version=version,
-            seq=seq,
-            rows=candidate.rows,
-            holdout_rows=candidate.holdout_rows,
-            metrics=dict(candidate.metrics),
-            champion_metrics=dict(candidate.champion_metrics),
-            seconds=dict(candidate.seconds),
-        )
-
-    def _finished(
-        self, run: str, outcome: str, reason: str, *, tick: str = "", version: int = 0, seq: int = 0
-    ) -> Finished:
-        return Finished(
-            run=run,
-            pipeline=self._pipeline.name,
-            at=_now(),
-            outcome=outcome,
-            reason=reason,
-            tick=tick,
-            version=version,
-            seq=seq,
-        )
-
-    def _end(self, finished: Finished, seconds: float = 0.0) -> None:
-        self._writer.record(finished)
-        self._ended(finished, seconds)
-
-    def _ended(self, finished: Finished, seconds: float = 0.0) -> None:
-        self._runs.apply(finished)
+    def _ended(self, outcome: Finished, seconds: float = 0.0) -> None:
+        self._runs.apply(outcome)
         self._observer(
             RunEnded(
-                pipeline=finished.pipeline,
-                run=finished.run,
-                outcome=finished.outcome,
-                reason=finished.reason,
-                version=finished.version,
-                seconds=finished.seconds or {"all": seconds},
+                pipeline=outcome.pipeline,
+                run=outcome.run,
+                outcome=outcome.outcome,
+                reason=outcome.reason,
+                version=outcome.version,
+                seconds=outcome.seconds or {"all": seconds},
             )
         )
 
@@ -413,11 +250,3 @@ class Leader:
 def new_run_id(at: int) -> str:
     """Sorts by time, and meets no other."""
     return f"{iso(at).replace(':', '')}-{uuid4().hex[:8]}"
-
-
-def _clock_ms() -> int:
-    return time_ns() // 1_000_000
-
-
-def _now() -> str:
-    return iso(_clock_ms())

@@ -110,6 +110,7 @@ class LeaderThread:
                 started=self._started,
                 verify=verifier(self._settings, self._origin.pipeline),
             )
+            stack.callback(self._leader.close)
             if self._woken_at is not None:
                 self._leader.wake(self._woken_at)
             while not self._stopping.is_set():

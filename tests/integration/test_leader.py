@@ -24,8 +24,9 @@ from headrace.models.features import Number, Topic
 from headrace.models.labels import Binary
 from headrace.models.pipeline import Pipeline
 from headrace.models.records import Finished, Promoted, Published, Requested, RunRecord
+from headrace.scheduler.attempts import Candidate
 from headrace.scheduler.decide import Live
-from headrace.scheduler.leader import Candidate, Leader
+from headrace.scheduler.leader import Leader
 from headrace.scheduler.ledger import LeadershipLost
 from headrace.scheduler.triggers import Every
 from headrace.streams.served import encode_served, served_batch, served_schema
@@ -126,6 +127,7 @@ class Scheduler:
         )
 
     def close(self):
+        self.leader.close()
         self.log.consumer.close()
         self.registry.close()
         self.writer.close()

@@ -23,7 +23,7 @@ from headrace.models.facts import Guarded, LabelsSeen, LiveMetric, PairMeasured,
 from headrace.models.features import Category
 from headrace.models.records import Aliased, Archived, Promoted, Published, Requested
 from headrace.models.session import Session
-from headrace.scheduler.leader import Candidate
+from headrace.scheduler.attempts import Candidate
 from headrace.scheduler.rollback import Rollback, Shadow
 from headrace.scheduler.triggers import Degraded
 from headrace.streams.codec import clock_ms
