@@ -17,13 +17,15 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from headrace.infra.feature_store import RedisFeatureStore
 from headrace.infra.history import decoded
 from headrace.infra.kafka import consumer_config, end_offsets, producer_config
+from headrace.infra.leadership import KafkaRegistry
 from headrace.infra.names import RUNS, Names
 from headrace.infra.rows import EventStream
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, partitions_of
 from headrace.models.durations import iso
-from headrace.models.errors import BadInput, Stalled
-from headrace.models.records import Finished, Requested, RunRecord
+from headrace.models.errors import BadInput, RegistryRefused, Stalled
+from headrace.models.records import Finished, Promoted, Requested, RunRecord
+from headrace.models.registry import decode
 from headrace.scheduler.combined import only_scheduled
 from headrace.scheduler.leader import new_run_id
 from headrace.scheduler.next_ticks import slice_ends
@@ -74,6 +76,9 @@ class Replay:
         self._producer = Producer(producer_config(settings, linger_ms=1))
         self._group = Consumer(consumer_config(settings, f"{names.pipeline.name}.infer"))  # asks, never joins
         self._runs = TopicReader(settings, [names.of(RUNS)])
+        self._registry = KafkaRegistry(settings)
+        self._registry.catch_up()  # what was promoted before us, nobody waits for
+        self._promoted = 0  # seq of the newest promotion since
         self._history = TopicReader(settings, [names.topics.history])
         self._switched: dict[int, int] = {}  # events partition → seq of its newest switch
         self._cursors: dict[str, int] = {}
@@ -85,7 +90,9 @@ class Replay:
         self._check_lateness(longest_ms)
         at = rows.start if start is None else start
         last = rows.end if end is None else end
-        asks_always = not only_scheduled(pipeline.retrain)
+        # what live labels lead to happens at the end of a slice, and before the next one
+        guarded = pipeline.rollback is not None or pipeline.shadow is not None
+        asks_always = guarded or not only_scheduled(pipeline.retrain)
         for until, is_tick in slice_ends(pipeline.retrain, at, last, longest_ms):
             for stream in rows.side:
                 self._produce(stream, until)
@@ -102,6 +109,7 @@ class Replay:
         self._producer.close()
         self._group.close()
         self._runs.close()
+        self._registry.close()
         self._history.close()
 
     def _check_lateness(self, longest_ms: int) -> None:
@@ -173,12 +181,20 @@ class Replay:
             return bool(answer)
 
         self._wait(f"the leader to end the run of {iso(at)}", finished)
-        if answer[0].outcome == "promoted":
-            self._await_swapped(answer[0].seq)
+        self._await_swapped()
         return answer[0]
 
-    def _await_swapped(self, seq: int) -> None:
-        """Until every events partition's owner has recorded a switch to this promotion."""
+    def _await_swapped(self) -> None:
+        """Until every events partition's owner has recorded a switch to the newest promotion: of the run, or a rollback
+        that its labels led to."""
+        for value in self._registry.catch_up():
+            with suppress(RegistryRefused):
+                record = decode(value)
+                if isinstance(record, Promoted) and record.pipeline == self._names.pipeline.name:
+                    self._promoted = record.seq
+        seq = self._promoted
+        if not seq:
+            return
         partitions = partitions_of(self._group, self._names.events)
 
         def swapped() -> bool:

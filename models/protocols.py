@@ -58,8 +58,8 @@ class Paired:
     high: float = float("inf")
     scored: int = 0  # rows that both scored, most of them without a label as yet
     disagreement: float = 0.0  # mean absolute difference of their scores, of all of these
-    drift: float = 0.0  # PSI of the version's scores against its own held-out ones, where it is no chance; else 0
-    other_drift: float = 0.0
+    drift: float | None = None  # PSI of the version's scores against its own held-out ones; 0 where it may be chance
+    other_drift: float | None = None  # None where there are none to compare with: a baseline has no holdout
     elapsed_ms: int = 0  # event time from the first to the newest of these rows
 
 

@@ -149,6 +149,8 @@ class Leader:
         self._live.poll()
         if asked := self._guard.asks(self._versions, self._live.measured()):
             self._writer.record(*asked)
+            for one in asked:
+                self._replies.heard(one)
         self._replies.give(self._follow_registry)
 
     def _refused(self, error: RegistryRefused) -> None:
@@ -180,7 +182,9 @@ class Leader:
             self._end(finished(name, request.run, "failed", reason))
             return
         self._follow_registry()  # the request before this one may have published
-        decision = decide(self._pipeline.retrain, request, self._runs, self._live.now())
+        live = self._live.now()
+        self._look_after_what_serves()  # by the same numbers: a replay waits for what follows from them
+        decision = decide(self._pipeline.retrain, request, self._runs, live)
         if isinstance(decision, Run):
             failure = self._attempts.start(decision, request, self._versions)
             if failure is not None:

@@ -1,5 +1,6 @@
 """who asks for a move in the registry → the leader's record and its reply, in one transaction."""
 
+from collections import deque
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -12,6 +13,8 @@ from headrace.scheduler.ledger import Ledger
 from headrace.scheduler.moves import expect_in_time, record_of
 from headrace.scheduler.writer import Writer
 
+_REMEMBERED = 1_000  # answered requests: one comes back within a poll or two
+
 
 class Replies:
     """In the order in which they asked, each once: a move whose reply is on the topic is not waiting."""
@@ -19,12 +22,14 @@ class Replies:
     def __init__(self, pipeline: str, ledger: Ledger, writer: Writer, clock_ms: Callable[[], int]) -> None:
         self._pipeline, self._ledger, self._writer, self._clock_ms = pipeline, ledger, writer, clock_ms
         self._waiting: dict[str, Asked] = {}  # by run, oldest first
+        self._given: deque[str] = deque(maxlen=_REMEMBERED)  # runs: our own requests come back from the topic
 
     def heard(self, record: Asked | Replied) -> None:
         if record.pipeline != self._pipeline:
             return
         if isinstance(record, Asked):
-            self._waiting[record.run] = record
+            if record.run not in self._given:
+                self._waiting[record.run] = record
         else:
             self._waiting.pop(record.run, None)
 
@@ -43,6 +48,7 @@ class Replies:
             except RegistryRefused as error:
                 self._writer.record(self._reply(asked, refused=str(error)))
             self._waiting.pop(asked.run, None)
+            self._given.append(asked.run)
 
     def _move(self, asked: Asked) -> None:
         record = record_of(asked, self._ledger.versions, self._clock_ms())

@@ -7,14 +7,16 @@ from headrace.models.errors import DeclarationError
 from headrace.models.protocols import Decided, Paired
 
 _DAYS = 86_400_000  # ms
+_ALLOWED = 0.05  # of the predecessor's loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollback:
     """Takes a version back as soon as it is surely worse than the one before it.
 
-    By labels: its mean loss (Brier, or absolute error) on what it served is above its predecessor's by more than
-    `max_loss`, with an interval that holds at every moment (95 %), whatever the gate said.
+    By labels: its mean loss (Brier, or absolute error) on the same rows is above its predecessor's by more than
+    `max_loss`, with an interval that holds at every moment (95 %), whatever the gate said. Without a `max_loss` a
+    twentieth of the predecessor's is allowed: two good models are never equal, and over enough rows that is sure, too.
 
     Before labels come: its scores are on average more than `max_disagreement` away from its predecessor's, over
     `min_rows` rows, *and* they have moved away from what it answered to its own held-out rows by a PSI of
@@ -23,7 +25,7 @@ class Rollback:
     disagrees, and both may drift.
     """
 
-    max_loss: float = 0.0
+    max_loss: float | None = None  # in the loss's unit
     max_disagreement: float | None = 0.1
     max_score_psi: float = 0.25
     min_rows: int = 500
@@ -32,7 +34,7 @@ class Rollback:
     def __post_init__(self) -> None:
         for name in ("max_loss", "max_disagreement", "max_score_psi"):
             given = getattr(self, name)
-            if name == "max_disagreement" and given is None:
+            if name != "max_score_psi" and given is None:
                 continue
             if isinstance(given, bool) or not isinstance(given, int | float) or not given >= 0:
                 raise DeclarationError(f"Rollback.{name}", "a number from 0", given, "Rollback(max_loss=0.002)")
@@ -43,15 +45,18 @@ class Rollback:
     def due(self, paired: Paired) -> str | None:
         if paired.elapsed_ms > milliseconds("Rollback.watch", self.watch):
             return None
-        if paired.low > self.max_loss:
+        most = _ALLOWED * paired.other_mean if self.max_loss is None else self.max_loss
+        if paired.low > most:
             return (
                 f"its {paired.loss} is {paired.mean:.4g} on {paired.rows:,} labelled rows, {paired.other_mean:.4g} "
-                f"for version {paired.other}: worse by at least {paired.low:.3g}, at most {self.max_loss:g} allowed"
+                f"for version {paired.other}: worse by at least {paired.low:.3g}, at most {most:.3g} allowed"
             )
         return self._without_labels(paired)
 
     def _without_labels(self, paired: Paired) -> str | None:
         if self.max_disagreement is None or paired.scored < self.min_rows:
+            return None
+        if paired.drift is None or paired.other_drift is None:
             return None
         far = paired.disagreement > self.max_disagreement
         if far and paired.drift >= self.max_score_psi > paired.other_drift:

@@ -26,9 +26,11 @@ class ScoreDrift:
             self._counts += counts_of(self._reference.columns[SCORE], scores)
 
     @property
-    def psi(self) -> float:
-        """0 where it may be chance."""
-        found = [] if self._reference is None else distances(self._reference, {SCORE: self._counts})
+    def psi(self) -> float | None:
+        """0 where it may be chance; None where nothing is known of its held-out rows."""
+        if self._reference is None:
+            return None
+        found = distances(self._reference, {SCORE: self._counts})
         return found[0].psi if found else 0.0
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.infra.cli import profile
+from headrace.infra.cli import faults, profile
 from headrace.infra.cli.output import Output, OutputOption, err, out, print_json, print_json_lines
 
 
@@ -68,4 +68,5 @@ def register(app: typer.Typer) -> None:
         if output is Output.json:
             print_json(found)
 
+    faults.register(dev)
     profile.register(dev)

@@ -72,7 +72,7 @@ def challenger(version):
 def test_a_version_that_is_surely_worse_goes_back_with_the_numbers_in_the_reason():
     why = Rollback().due(WORSE)
     assert why == (
-        "its brier is 0.25 on 900 labelled rows, 0.2 for version 1: worse by at least 0.02, at most 0 allowed"
+        "its brier is 0.25 on 900 labelled rows, 0.2 for version 1: worse by at least 0.02, at most 0.01 allowed"
     )
 
 
@@ -81,8 +81,11 @@ def test_one_that_may_be_as_good_or_has_long_proven_itself_stays(paired):
     assert Rollback().due(paired) is None
 
 
-def test_a_small_loss_may_be_allowed():
+def test_how_much_worse_it_may_be_is_the_users_or_a_twentieth():
     assert Rollback(max_loss=0.05).due(WORSE) is None
+    little = replace(WORSE, low=0.009)
+    assert Rollback().due(little) is None
+    assert Rollback(max_loss=0.0).due(little) is not None
 
 
 def test_before_labels_come_only_both_signs_together_take_it_back():
@@ -92,6 +95,7 @@ def test_before_labels_come_only_both_signs_together_take_it_back():
         replace(odd, disagreement=0.05),
         replace(odd, drift=0.1),
         replace(odd, other_drift=0.9),
+        replace(odd, other_drift=None),
         replace(odd, scored=100),
     ]:
         assert Rollback().due(other) is None
