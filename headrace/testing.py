@@ -39,6 +39,7 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset
 from headrace.models.records import REASON_HEADER, SOURCE_HEADER, Prediction
 from headrace.models.session import Predictor, Session
+from headrace.streams.canary import Serving
 from headrace.streams.chunk import Chunk
 from headrace.streams.codec import LabelDecoder, LabelRow, clock_ms
 from headrace.streams.dead_letters import dead_letters
@@ -366,7 +367,7 @@ def _inferred(
     inference = Inference(pipeline, topics_of(pipeline), store, lambda: clock)
     place = (pipeline.events.name, 0)
     chunks = [
-        Chunk(messages=messages[first : first + _CHUNK_ROWS], stamp=live, begins={place: first}, ends={})
+        Chunk(messages=messages[first : first + _CHUNK_ROWS], stamp=Serving(live), begins={place: first}, ends={})
         for first in range(0, len(messages), _CHUNK_ROWS)
     ]
     return [record for chunk in chunks for records in inference.handle(chunk).records for record in records.each()]

@@ -61,6 +61,7 @@ class LiveLabels:
         self._pairs: dict[Pairing, Pair] = {}
         self._drift = DriftWatch()
         self._lost: ServedLoss | None = None
+        self._serving = 0  # version
         self._watched: tuple[int, list[Pairing]] = (0, [])  # seq of the promotion, and what is compared
         self._new = self._unreported = self._since = 0
 
@@ -89,7 +90,7 @@ class LiveLabels:
         watched = (champion.seq if champion else 0, list(compared))
         if watched == self._watched:
             return
-        serving = champion.version if champion else 0
+        serving = self._serving = champion.version if champion else 0
         wanted = {number for pairing in compared for number in (pairing.version, pairing.other)}
         self._beside.watch(versions, wanted | {serving})
         if watched[0] != self._watched[0]:
@@ -151,8 +152,8 @@ class LiveLabels:
             self._park(labels, rejected)
 
     def _served(self, batch: pa.RecordBatch, appended: int) -> None:
-        self._drift.add(batch, appended)
         scores = self._beside.scores(batch)
+        self._drift.add(batch, appended, scores.get(self._serving))
         times = as_numpy(batch.column("event_time").cast(pa.int64()))
         for pairing, pair in self._pairs.items():
             if appended >= pairing.since and {pairing.version, pairing.other} <= scores.keys():

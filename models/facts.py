@@ -67,6 +67,15 @@ class Swapped:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CanaryServes:
+    """From the next chunk on, a share of the message keys is served by the challenger; version 0: no more."""
+
+    pipeline: str
+    version: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Refused:
     """A registry record, manifest or model that must not serve; the old version goes on."""
 

@@ -179,6 +179,10 @@ class TakesBack(Protocol):
 class Shadows(Protocol):
     """What `Pipeline.shadow` holds. Pure: the challenger beside the champion in; None while it is too early to say."""
 
+    @property
+    def serve(self) -> float:
+        """The share of message keys that a challenger serves meanwhile; 0 for none."""
+
     def decide(self, paired: Paired) -> Decided | None: ...
 
 

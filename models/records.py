@@ -82,6 +82,7 @@ class Aliased(Moved, frozen=True, kw_only=True, tag="aliased", tag_field="kind")
 
     alias: str
     version: int | None
+    share: float = 0.0  # of the champion's message keys that the challenger serves: a canary
 
 
 class Archived(Moved, frozen=True, kw_only=True, tag="archived", tag_field="kind"):
@@ -180,6 +181,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked", tag_field="k
     until: int  # Unix ms: later than this the asker no longer waits
     version: int | None = None  # None: for a rollback, the one that served before; for an alias, nothing
     alias: str = ""
+    share: float = 0.0
     champion: int | None = None  # refused where another version serves by then: the reason would no longer hold
     activate_at: Activation | None = None
     manifest: Blob | None = None  # of an import: its bytes, and the graph's, are on the artifacts topic already

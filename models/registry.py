@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from headrace.models.aliases import ALIAS, CHAMPION
+from headrace.models.aliases import ALIAS, CHALLENGER, CHAMPION
 from headrace.models.errors import RegistryRefused
 from headrace.models.records import Aliased, Archived, Promoted, Published, RegistryRecord, Unpinned
 
@@ -105,6 +105,9 @@ class Versions:
         if record.alias == CHAMPION or not ALIAS.fullmatch(record.alias):
             named = "a name of a-z, 0-9 and dashes that is not champion (that is what promote moves)"
             raise RegistryRefused("bad_alias", f"expected {named}, got {record.alias!r}")
+        if record.share and (record.alias != CHALLENGER or record.version is None or not 0 < record.share < 1):
+            expected = "a share of keys between 0 and 1 for a version that is the challenger"
+            raise RegistryRefused("bad_share", f"expected {expected}, got {record.share:g} for {record.alias}")
         if record.version is not None:
             self._expect_usable(record.version)
         elif record.alias not in self.aliases:

@@ -77,7 +77,7 @@ class Leader:
         self._attempts = Attempts(pipeline.name, writer, training)
         self._runs = PipelineRuns(pipeline=pipeline.name, started=started)
         self._ledger = Ledger(pipeline.name, registry_log, observer, verify)
-        self._publisher = Publisher(pipeline.name, name, self._ledger, writer, shadow=pipeline.shadow is not None)
+        self._publisher = Publisher(pipeline.name, name, self._ledger, writer, pipeline.shadow)
         self._replies = Replies(pipeline.name, self._ledger, writer, clock_ms)
         self._guard = Guard(pipeline, observer, new_run_id, clock_ms)
         self._waiting: dict[str, Requested] = {}  # by run, oldest first

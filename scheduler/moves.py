@@ -38,7 +38,16 @@ def _record(asked: Asked, versions: Versions, at: str) -> RegistryRecord:
         case "unpin":
             return Unpinned(pipeline=pipeline, seq=seq, at=at, by=by, why=why)
         case "alias":
-            return Aliased(pipeline=pipeline, seq=seq, at=at, by=by, why=why, alias=asked.alias, version=asked.version)
+            return Aliased(
+                pipeline=pipeline,
+                seq=seq,
+                at=at,
+                by=by,
+                why=why,
+                alias=asked.alias,
+                version=asked.version,
+                share=asked.share,
+            )
         case "archive" if asked.version is not None:
             return Archived(pipeline=pipeline, seq=seq, at=at, by=by, why=why, version=asked.version)
         case move:

@@ -46,7 +46,16 @@ def answer(pipeline: str, decision: NotDue | Answered | InRegistry) -> Finished 
 
 
 def publication(
-    pipeline: str, run: Run, version: int, seq: int, manifest: Blob, *, by: str, why: str, place: str
+    pipeline: str,
+    run: Run,
+    version: int,
+    seq: int,
+    manifest: Blob,
+    *,
+    by: str,
+    why: str,
+    place: str,
+    share: float = 0.0,
 ) -> list[RegistryRecord]:
     """A version exists, and has the alias `place`, "" for none; the first is `seq` + 1."""
     at = now()
@@ -64,4 +73,4 @@ def publication(
     if not place:
         return [published]
     said: dict[str, Any] = {"pipeline": pipeline, "seq": seq + 2, "at": at, "by": by, "why": why, "version": version}
-    return [published, Promoted(**said) if place == CHAMPION else Aliased(**said, alias=place)]
+    return [published, Promoted(**said) if place == CHAMPION else Aliased(**said, alias=place, share=share)]

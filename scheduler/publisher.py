@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from headrace.models.aliases import CHALLENGER, CHAMPION
+from headrace.models.protocols import Shadows
 from headrace.models.records import Finished
 from headrace.scheduler.attempts import Candidate
 from headrace.scheduler.decide import Run
@@ -16,7 +17,7 @@ _INITIAL = Run(run="initial", tick=None, trigger="initial")
 class Publisher:
     """Writes as of the ledger's last `follow`."""
 
-    def __init__(self, pipeline: str, name: str, ledger: Ledger, writer: Writer, *, shadow: bool) -> None:
+    def __init__(self, pipeline: str, name: str, ledger: Ledger, writer: Writer, shadow: Shadows | None) -> None:
         self._pipeline, self._name, self._ledger, self._writer = pipeline, name, ledger, writer
         self._shadow = shadow
 
@@ -27,10 +28,11 @@ class Publisher:
         version, seq, place, why = versions.newest + 1, versions.seq, CHAMPION, ""
         if versions.pinned:
             place, why = "", f"; not promoted: version {versions.aliases[CHAMPION]} is pinned"
-        elif self._shadow and versions.champion is not None:
+        elif self._shadow is not None and versions.champion is not None:
             waiting = versions.aliases.get(CHALLENGER)
             place = CHALLENGER if waiting is None else ""
             why = "; the challenger now" if place else f"; not the challenger: version {waiting} is, undecided"
+        share = self._shadow.serve if place == CHALLENGER and self._shadow is not None else 0.0
         reason, outcome = candidate.reason + why, "promoted" if place == CHAMPION else "published"
         finished = replace(
             self.of(candidate, run, outcome, version=version, seq=seq + 1 + bool(place)),
@@ -40,7 +42,9 @@ class Publisher:
             candidate.onnx,
             lambda onnx: candidate.manifest(version, onnx),
             lambda manifest: [
-                *publication(self._pipeline, run, version, seq, manifest, by=self._name, why=reason, place=place),
+                *publication(
+                    self._pipeline, run, version, seq, manifest, by=self._name, why=reason, place=place, share=share
+                ),
                 finished,
             ],
         )

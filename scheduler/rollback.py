@@ -75,7 +75,8 @@ class Shadow:
 
     Promoted as soon as its mean loss (Brier, or absolute error) is surely not above the champion's by more than
     `max_loss`, or with `min_gain` is surely below it by so much; dropped as soon as that is surely not so. The interval
-    holds at every moment (95 %). Undecided after `within` of event time: `undecided`.
+    holds at every moment (95 %). Undecided after `within` of event time: `undecided`. With `serve` it is a canary, too:
+    it answers for that share of the message keys, always the same ones, and each prediction says so by its version.
     """
 
     max_loss: float = 0.0
@@ -83,6 +84,7 @@ class Shadow:
     within: str = "14d"
     min_rows: int = 200  # with a label
     undecided: str = "drop"  # or "promote"
+    serve: float = 0.0  # share of the message keys that it serves meanwhile: a canary
 
     def __post_init__(self) -> None:
         for name in ("max_loss", "min_gain"):
@@ -96,6 +98,8 @@ class Shadow:
             raise DeclarationError("Shadow", "max_loss or min_gain", both, "Shadow(max_loss=0.002)")
         if isinstance(self.min_rows, bool) or not isinstance(self.min_rows, int) or self.min_rows < 1:
             raise DeclarationError("Shadow.min_rows", "a whole number from 1", self.min_rows, "Raise it.")
+        if isinstance(self.serve, bool) or not isinstance(self.serve, int | float) or not 0 <= self.serve < 1:
+            raise DeclarationError("Shadow.serve", "a share of keys from 0, below 1", self.serve, "Shadow(serve=0.05)")
         if self.undecided not in ("drop", "promote"):
             raise DeclarationError("Shadow.undecided", "drop or promote", self.undecided, "Say what becomes of it.")
         if milliseconds("Shadow.within", self.within) < _DAYS // 24:

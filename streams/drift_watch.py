@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.models.drift import Distance, counts_of, distances
+from headrace.models.drift import SCORE, Distance, counts_of, distances
 from headrace.models.manifest import Reference
 
 
@@ -28,8 +28,9 @@ class DriftWatch:
         self._since = since
         self._start()
 
-    def add(self, batch: pa.RecordBatch, appended_ms: int) -> None:
-        """A served batch. A column that it lacks, because it is older than its declaration, says nothing."""
+    def add(self, batch: pa.RecordBatch, appended_ms: int, scores: NDArray[np.float64] | None = None) -> None:
+        """A served batch. A column that it lacks, because it is older than its declaration, says nothing. `scores` are
+        the watched version's, where another one served these rows."""
         if self._reference is None or appended_ms <= self._since:
             return
         self.rows += batch.num_rows
@@ -37,7 +38,7 @@ class DriftWatch:
         for name, column in self._reference.columns.items():
             if name not in there:
                 continue
-            values = batch.column(name)
+            values = batch.column(name) if scores is None or name != SCORE else pa.array(scores)
             array = (
                 np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
                 if column.kind == "number"

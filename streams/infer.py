@@ -14,6 +14,7 @@ from headrace.models.facts import DeadLettered, Predicted
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
 from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER
+from headrace.streams.canary import Serving
 from headrace.streams.chunk import Chunk, Outcome, TopicPartition
 from headrace.streams.codec import Decoded, clock_ms
 from headrace.streams.dead_letters import dead_letters, headers_of_each
@@ -129,9 +130,21 @@ class Inference:
         self._predictions = Predictions(pipeline.name, pipeline.label, topics.predictions)
         self.sample: tuple[Columns, int] | None = None  # of the newest rows: what a new version is warmed on
 
-    def handle(self, chunk: Chunk[LiveModel]) -> Outcome:
-        begun, messages = monotonic(), chunk.messages
-        scored = score(chunk.stamp, self._store, each("value", messages), self._now_ms())
+    def handle(self, chunk: Chunk[Serving]) -> Outcome:
+        """One outcome, whoever serves which of its messages: they are committed together."""
+        begun = monotonic()
+        records: list[Out | Outs] = []
+        facts: list[object] = []
+        for model, messages in chunk.stamp.parts(chunk.messages):
+            found = self._served_by(model, messages, chunk.begins.keys(), begun - chunk.taken_at)
+            records += found.records
+            facts += found.facts
+        return Outcome(records=records, facts=facts)
+
+    def _served_by(
+        self, model: LiveModel, messages: Sequence[Message], owners: Collection[TopicPartition], waited: float
+    ) -> Outcome:
+        scored = score(model, self._store, each("value", messages), self._now_ms())
         headers, unreadable = headers_of_each(messages)
         if unreadable:
             error = EventRejected("bad_header", "expected headers whose names are UTF-8; they are left out here")
@@ -141,11 +154,11 @@ class Inference:
         records: list[Out | Outs] = [*dead_letters(self._topics.dead_letters, messages, decoded.rejected)]
         facts: list[object] = []
         if decoded.kept:
-            self.sample = scored.sample(_SAMPLE_ROWS)
+            self.sample = scored.sample(_SAMPLE_ROWS)  # of the canary's rows, too: they have all columns that it needs
             if decoded.rejected:
                 messages, headers = [messages[i] for i in decoded.kept], [headers[i] for i in decoded.kept]
-            records += self._answers(scored, messages, headers, chunk.begins.keys())
-            seconds = {"wait": begun - chunk.taken_at, **scored.seconds, "encode": monotonic() - scored_at}
+            records += self._answers(scored, messages, headers, owners)
+            seconds = {"wait": waited, **scored.seconds, "encode": monotonic() - scored_at}
             facts.append(self._predicted(scored, seconds))
         if decoded.rejected:
             reasons = Counter(error.reason for _, error in decoded.rejected)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from headrace.models import manifest as manifests
 from headrace.models import registry
-from headrace.models.aliases import CHAMPION
+from headrace.models.aliases import CHALLENGER, CHAMPION
 from headrace.models.durations import iso
 from headrace.models.errors import BrokerUnavailable, RegistryRefused
-from headrace.models.facts import Observer, Proven, Refused, Swapped
+from headrace.models.facts import CanaryServes, Observer, Proven, Refused, Swapped
 from headrace.models.golden import check_golden, golden_columns
 from headrace.models.manifest import Blob, Manifest
 from headrace.models.pipeline import Pipeline
@@ -27,6 +27,7 @@ from headrace.models.records import Activation, Aliased, Promoted, Switched
 from headrace.models.schema import Schema
 from headrace.models.session import Runtime, Session
 from headrace.models.signing import Verify, accepted
+from headrace.streams.canary import Canary, Serving
 from headrace.streams.chunk import Part, TopicPartition
 from headrace.streams.codec import clock_ms
 from headrace.streams.features import synthetic_row
@@ -82,12 +83,17 @@ class Swap:
         self._current = live_model(pipeline, Baseline(pipeline))
         self._coming: LiveModel | None = None  # proven; serves some partitions, and the others from its offsets on
         self._proposed: LiveModel | None = None
+        self._canary: Canary | None = None
         self._recorded: dict[TopicPartition, int] = {}  # partition → seq of its last history record
         self._news = threading.Condition()
         self._looked_at = 0  # the seq up to which promotions are proven or refused
 
     def propose(self, model: LiveModel) -> None:
         self._proposed = model
+
+    def propose_canary(self, canary: Canary | None) -> None:
+        """From the next chunk on it serves its share of the keys, or nobody does."""
+        self._canary = canary
 
     def looked_at(self, seq: int) -> None:
         """Every promotion up to this one is proposed or refused."""
@@ -106,12 +112,12 @@ class Swap:
             return []
         return self._recorded_at(positions)
 
-    def parts(self, messages: Sequence[Message]) -> Sequence[Part[LiveModel]]:
+    def parts(self, messages: Sequence[Message]) -> Sequence[Part[Serving]]:
         """Who serves these messages, and what history says of it: one part, but for a promotion that waits for its
         offsets, where they lie among the messages: what comes before them, and what comes from them on."""
-        coming = self._coming
+        coming, canary = self._coming, self._canary
         if coming is None:
-            return [(self._current, messages, ())]
+            return [(Serving(self._current, canary), messages, ())]
         before, after, records = [], [], []
         for message in messages:
             partition, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
@@ -122,7 +128,10 @@ class Swap:
             if self._recorded.get(partition) != coming.seq:
                 self._recorded[partition] = coming.seq
                 records.append(self._record(partition, offset, coming))
-        parts = [(self._current, before, ()), (coming, after, records)]
+        parts: list[Part[Serving]] = [
+            (Serving(self._current, canary), before, ()),
+            (Serving(coming, canary), after, records),
+        ]
         return [part for part in parts if part[1]]
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
@@ -217,6 +226,7 @@ class Follower:
         self._versions = registry.Versions()
         self._proven = 0  # seq of the newest promotion that was proposed
         self._tried = 0  # seq of the newest promotion that was looked at
+        self._share_seq = 0  # seq of the newest move of the challenger that was looked at
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
 
@@ -287,8 +297,27 @@ class Follower:
                 break
         if moves:
             self._tried = moves[-1].seq
+        self._prepare_canary()
         self._swap.looked_at(self._versions.seq)
         return True
+
+    def _prepare_canary(self) -> None:
+        """The challenger, where it serves a share of the keys. One that is refused serves none; the champion does."""
+        moves = self._versions.moves(CHALLENGER)
+        if self._alias != CHAMPION or not moves or moves[-1].seq <= self._share_seq:
+            return
+        newest = moves[-1]
+        self._share_seq, canary = newest.seq, None
+        share = newest.share if isinstance(newest, Aliased) else 0.0
+        if newest.version and share:
+            try:
+                canary = Canary(model=self._prepare(newest), share=share, pipeline=self._pipeline.name)
+            except (RegistryRefused, BrokerUnavailable) as error:
+                reason = error.reason if isinstance(error, RegistryRefused) else "unavailable"
+                self._refused(RegistryRefused(reason, f"as a canary: {error}"), newest.version)
+        self._swap.propose_canary(canary)
+        version, serves = (newest.version or 0, share) if canary else (0, 0.0)
+        self._observer(CanaryServes(pipeline=self._pipeline.name, version=version, share=serves))
 
     def _baseline(self, seq: int) -> LiveModel:
         """Version 0, or an alias that means no version."""

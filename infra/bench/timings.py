@@ -20,6 +20,7 @@ from headrace.infra.bench.workload import FEATURES, events, model
 from headrace.infra.observe import Metrics, both, log_fact
 from headrace.models.facts import Acknowledged, Observer
 from headrace.models.session import Session
+from headrace.streams.canary import Serving
 from headrace.streams.chunk import Chunk
 from headrace.streams.infer import Inference, Topics
 from headrace.streams.model import live_model
@@ -51,7 +52,9 @@ def main() -> None:
     sys.stdout.write(f"{'rows':>6} {'chunk, µs':>12} {'timings, µs':>12} {'share':>8}\n")
     for rows in _ROWS:
         messages = [_message(offset, *record) for offset, record in enumerate(islice(events(rows), rows))]
-        chunk: Chunk[Any] = Chunk(messages=messages, stamp=live, begins={("events", 0): 0}, ends={("events", 0): rows})
+        chunk: Chunk[Any] = Chunk(
+            messages=messages, stamp=Serving(live), begins={("events", 0): 0}, ends={("events", 0): rows}
+        )
         facts = [*inference.handle(chunk).facts, _COMMIT]
         handled = [_seconds(partial(inference.handle, chunk)) for _ in range(_ROUNDS)]
         timed = [_seconds(partial(_timings, observer, facts)) / _REPEATS for _ in range(_ROUNDS)]

@@ -74,6 +74,10 @@ def _naming(model: typer.Typer) -> None:
         name: Annotated[str, typer.Argument(help="such as challenger; `headrace worker --alias` serves it")],
         version: OtherVersion = None,
         remove: Annotated[bool, typer.Option("--remove", help="the alias then means no version")] = False,
+        share: Annotated[
+            float,
+            typer.Option(help="of the champion's message keys that the challenger serves: a canary", min=0, max=1),
+        ] = 0.0,
         why: Why = "",
         output: OutputOption = Output.text,
     ) -> None:
@@ -82,7 +86,7 @@ def _naming(model: typer.Typer) -> None:
 
         if (version is None) != remove:
             raise BadInput("model alias: expected a version, or --remove and none.")
-        ask_and_show(file, "alias", output, why=why, alias=name, version=version)
+        ask_and_show(file, "alias", output, why=why, alias=name, version=version, share=share)
 
     @model.command(epilog='Example: headrace model archive flights.py 3 --why "trained on a broken feed"')
     def archive(file: PipelineArgument, version: Version, why: Why = "", output: OutputOption = Output.text) -> None:

@@ -24,6 +24,7 @@ def ask(
     why: str = "",
     version: int | None = None,
     alias: str = "",
+    share: float = 0.0,
     activate_at: Activation | None = None,
     manifest: Blob | None = None,
 ) -> Replied:
@@ -38,6 +39,7 @@ def ask(
         until=now + _WAIT_MS,
         version=version,
         alias=alias,
+        share=share,
         activate_at=activate_at,
         manifest=manifest,
     )

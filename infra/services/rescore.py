@@ -77,13 +77,13 @@ def rescore(
         version = scoring.version(number)
     done, read = Rescored(version=number, target=out.name), 0
     columns, versions = Counter[str](), Counter[int]()
-    reached: dict[int, int] = {}  # partition → the newest source offset that was looked at
+    reached: dict[int, Reached] = {}  # by partition
     for batch in batches_since(settings, names.topics.served, since, names.pipeline.max_future_ms):
         rows = batch.rows
         read += rows.num_rows
         seen(read)
         wanted_rows = _in_range(rows, since, until)
-        news = _newer_than(rows, reached)
+        news = _new(rows, reached)
         done.repeated += int((wanted_rows & ~news).sum())
         wanted_rows &= news
         if not wanted_rows.any():
@@ -121,14 +121,34 @@ def _in_range(rows: pa.RecordBatch, since: int, until: int | None) -> NDArray[np
     return within if until is None else within & (times < until)
 
 
-def _newer_than(rows: pa.RecordBatch, reached: dict[int, int]) -> NDArray[np.bool_]:
-    """Offsets of a partition rise, but for what is served again after a crash. One batch is of one partition."""
+class Reached:
+    """Which of a partition's source offsets were looked at: all from the first to the last, but for those that were
+    passed over, as a canary's are, whose batch is the next one. In memory are the latter alone."""
+
+    def __init__(self) -> None:
+        self._first = self._end = -1  # half open
+        self._passed: set[int] = set()
+
+    def new(self, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[n], ascending. Those that were served again after a crash are not."""
+        first, end = int(offsets[0]), int(offsets[-1]) + 1
+        if self._end < 0:
+            self._first = self._end = first
+        found = (offsets < self._first) | (offsets >= self._end)
+        if not found.all() and self._passed:
+            found |= np.isin(offsets, list(self._passed))
+        self._passed.update(range(first, self._first), range(self._end, end))
+        self._passed.difference_update(offsets.tolist())
+        self._first, self._end = min(self._first, first), max(self._end, end)
+        return np.asarray(found)
+
+
+def _new(rows: pa.RecordBatch, reached: dict[int, Reached]) -> NDArray[np.bool_]:
+    """One batch is of one partition."""
     if not rows.num_rows:
         return np.zeros(0, np.bool_)
-    offsets, partition = as_numpy(rows.column("offset")), rows.column("partition")[0].as_py()
-    before = reached.get(partition, -1)
-    reached[partition] = max(before, int(offsets[-1]))
-    return np.asarray(offsets > before)
+    partition = rows.column("partition")[0].as_py()
+    return reached.setdefault(partition, Reached()).new(as_numpy(rows.column("offset")))
 
 
 def _nothing(done: Rescored, read: int) -> str:

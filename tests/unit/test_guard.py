@@ -241,3 +241,13 @@ def test_a_champion_that_loses_surely_more_than_on_its_holdout_makes_a_run():
 )
 def test_what_may_be_chance_or_was_just_trained_on_makes_none(found):
     assert Degraded(by=0.01).due(found, NOW) is None
+
+
+# ── a canary ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("alias", "share"), [("other", 0.1), ("challenger", 1.0), ("challenger", -0.1)])
+def test_only_the_challenger_serves_a_share_and_not_all(alias, share):
+    record = Aliased(pipeline="delay", seq=5, at=AT, by="x", alias=alias, version=2, share=share)
+    with pytest.raises(RegistryRefused, match="bad_share"):
+        versions(promoted(1)).check(record)
