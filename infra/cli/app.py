@@ -14,6 +14,7 @@ from headrace.infra.cli import (
     dead_letters,
     demo,
     dev,
+    metrics,
     model,
     predict,
     processes,
@@ -36,7 +37,22 @@ app = typer.Typer(
     add_completion=False,
 )
 # in the order in which a newcomer needs them, which is the order of `headrace --help`
-for group in (demo, check, servers, topics, processes, train, predict, model, runs, schedule, data, dead_letters, dev):
+for group in (
+    demo,
+    check,
+    servers,
+    topics,
+    processes,
+    train,
+    predict,
+    model,
+    metrics,
+    runs,
+    schedule,
+    data,
+    dead_letters,
+    dev,
+):
     group.register(app)
 
 

@@ -62,12 +62,12 @@ def newest_rows(settings: Settings, topic: str, both: Both, count: int) -> pa.Ta
     found = _NONE
     for batches in newest_first(settings, topic):
         scored = [table for batch in batches if (table := both.scored(batch.rows)) is not None]
-        found = _once(_together([*scored, found]))
+        found = once(together([*scored, found]))
         if len(found) >= count:
             break
     if len(found) <= count:
         return found
-    return found.take(pa.array(np.sort(np.argsort(_times(found), kind="stable")[-count:])))
+    return found.take(pa.array(np.sort(np.argsort(event_times(found), kind="stable")[-count:])))
 
 
 def rows_between(
@@ -78,15 +78,15 @@ def rows_between(
     waiting: list[pa.Table] = []
     found, waits, most = _NONE, 0, _ALL
     for batch in batches_since(settings, names.topics.served, since, names.pipeline.max_future_ms):
-        times = _times(pa.Table.from_batches([batch.rows]))
+        times = event_times(pa.Table.from_batches([batch.rows]))
         wanted = (times >= since) & (times < (_ALWAYS_MS if until is None else until)) & (_hashes(batch.rows) <= most)
         if wanted.any() and (table := both.scored(batch.rows.filter(pa.array(wanted)))) is not None:
             waiting.append(table)
             waits += len(table)
         if waits > count:
-            found, most = _drawn(_together([found, *waiting]), count)
+            found, most = _drawn(together([found, *waiting]), count)
             waiting, waits = [], 0
-    return _drawn(_together([found, *waiting]), count)[0]
+    return _drawn(together([found, *waiting]), count)[0]
 
 
 def labels_of(settings: Settings, names: Names, rows: pa.Table) -> NDArray[np.float64]:
@@ -95,7 +95,7 @@ def labels_of(settings: Settings, names: Names, rows: pa.Table) -> NDArray[np.fl
     if not len(rows):
         return labels
     pipeline, ids = names.pipeline, one_array(rows["id"])
-    begin = offsets_since(settings, [names.labels], int(_times(rows).min()) - pipeline.max_future_ms - _SLACK_MS)
+    begin = offsets_since(settings, [names.labels], int(event_times(rows).min()) - pipeline.max_future_ms - _SLACK_MS)
     decode, newest = LabelDecoder(pipeline.label, pipeline.max_future_ms).columns, 0
     parts: list[tuple[pa.Array, NDArray[np.int64], NDArray[np.float64]]] = []
     for _, messages in runs_until_end(settings, [names.labels], begin):
@@ -106,7 +106,7 @@ def labels_of(settings: Settings, names: Names, rows: pa.Table) -> NDArray[np.fl
     absent = pipeline.label.if_absent
     matched = match(
         ids=ids,
-        times=_times(rows),
+        times=event_times(rows),
         partitions=as_numpy(rows["partition"]).astype(np.int64),
         offsets=as_numpy(rows["offset"]).astype(np.int64),
         label_ids=pa.concat_arrays([pa.array([], pa.string()), *(part[0] for part in parts)]),
@@ -121,7 +121,7 @@ def labels_of(settings: Settings, names: Names, rows: pa.Table) -> NDArray[np.fl
     return labels
 
 
-def _together(tables: Iterable[pa.Table]) -> pa.Table:
+def together(tables: Iterable[pa.Table]) -> pa.Table:
     """In one schema; what a table lacks is null there."""
     some = [table for table in tables if len(table)]
     if not some:
@@ -130,7 +130,7 @@ def _together(tables: Iterable[pa.Table]) -> pa.Table:
     return pa.concat_tables([union.fitted(table) for table in some]).combine_chunks()
 
 
-def _once(table: pa.Table) -> pa.Table:
+def once(table: pa.Table) -> pa.Table:
     """Each event once, in the order of their places."""
     if not len(table):
         return table
@@ -139,7 +139,7 @@ def _once(table: pa.Table) -> pa.Table:
 
 def _drawn(table: pa.Table, count: int) -> tuple[pa.Table, np.uint64]:
     """At most `count` rows, and the largest hash that is among them, or could be."""
-    table = _once(table)
+    table = once(table)
     if len(table) <= count:
         return table, _ALL
     hashes = _hashes(table)
@@ -160,5 +160,5 @@ def _places(rows: pa.RecordBatch | pa.Table) -> NDArray[np.int64]:
     return np.asarray((partitions << _PARTITION_BITS) | as_numpy(rows.column("offset")))
 
 
-def _times(rows: pa.Table) -> NDArray[np.int64]:
+def event_times(rows: pa.Table) -> NDArray[np.int64]:
     return as_numpy(one_array(rows["event_time"]).cast(pa.int64()))

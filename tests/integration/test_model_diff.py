@@ -17,6 +17,7 @@ from test_swap import Publisher, predicted
 from headrace.infra.names import Names
 from headrace.infra.pipeline_file import read_pipeline
 from headrace.infra.services.diff_page import page
+from headrace.infra.services.live_table import live_table
 from headrace.infra.services.model_diff import compare
 from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
@@ -209,3 +210,39 @@ def test_the_command_shows_a_table_gives_json_and_writes_the_page(world):
     report = world.cli("model", "diff", "diffs.py", "--rows", "1000", "--output", "json").json
     assert (report["difference"]["rows"], report["second"]["version"]) == (1_000, 2)
     assert "expected one of 0, 1, 2" in world.cli.refused("model", "diff", "diffs.py", "9")
+
+
+# ── live metrics ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_live_metrics_are_of_what_each_version_really_served(world):
+    first, second = live_table(world.settings, world.names)
+    assert [(one.version, one.rows, one.segment, one.begin) for one in (first, second)] == [
+        (1, EVENTS // 2, "", ""),
+        (2, EVENTS // 2, "", ""),
+    ]
+    half, labelled = slice(EVENTS // 2, None), np.isfinite(world.labels)
+    rows = np.flatnonzero(labelled[half]) + EVENTS // 2
+    auc = second.metrics["roc_auc"]
+    assert second.labelled == len(rows)
+    assert auc.value == pytest.approx(roc_auc_score(world.labels[rows], world.scores(2)[rows]), abs=1e-6)
+    assert auc.low < auc.value < auc.high
+
+
+def test_live_metrics_by_span_and_segment_add_up(world):
+    spans = live_table(world.settings, world.names, every_ms=600_000, segments=["carrier"])
+    assert sum(one.rows for one in spans if not one.segment) == EVENTS
+    assert {one.segment for one in spans} == {"", "carrier=UA", "carrier=B6", f"carrier={HOSTILE}"}
+    assert spans[0].begin == iso(AT - AT % 600_000)
+    some = live_table(world.settings, world.names, since=AT + 1_000 * 100, until=AT + 1_000 * 200)
+    assert sum(one.rows for one in some) == 100
+    with pytest.raises(BadInput, match="--segment: expected one of carrier, got wind"):
+        live_table(world.settings, world.names, segments=["wind"])
+
+
+def test_the_command_shows_them(world):
+    lines = world.cli.lines("metrics", "diffs.py", "--every", "1d")
+    assert [line["version"] for line in lines] == [1, 2]
+    shown = world.cli("metrics", "diffs.py").stdout
+    assert "roc_auc" in shown
+    assert "labelled" in shown
