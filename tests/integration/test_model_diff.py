@@ -243,8 +243,8 @@ def test_live_metrics_by_span_and_segment_add_up(world):
 
 
 def test_the_command_shows_them(world):
-    said = world.cli("metrics", "diffs.py", "--every", "1d", "--output", "json").stdout
-    assert [msgspec.json.decode(line)["version"] for line in said.splitlines()] == [1, 2]
-    shown = world.cli("metrics", "diffs.py").stdout
+    lines = world.cli("metrics", "diffs.py", "--every", "1d", "--output", "json").lines
+    assert [line["version"] for line in lines] == [1, 2]
+    shown = world.cli("metrics", "diffs.py").out
     assert "roc_auc" in shown
     assert "labelled" in shown
