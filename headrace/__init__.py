@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from headrace.models.protocols import Reason as Reason
     from headrace.models.protocols import Trained as Trained
     from headrace.models.protocols import Verdict as Verdict
+    from headrace.models.scoring import Score as Score
     from headrace.scheduler.combined import AllOf as AllOf
     from headrace.scheduler.combined import AnyOf as AnyOf
     from headrace.scheduler.combined import AtLeast as AtLeast
@@ -63,6 +64,7 @@ _PLACES = {
     "headrace.models.labels": ("Binary", "Regression"),
     "headrace.models.pipeline": ("Last", "Pipeline"),
     "headrace.models.protocols": ("Reason", "Trained", "Verdict"),  # what users' own triggers, learners, gates return
+    "headrace.models.scoring": ("Score",),
     "headrace.scheduler.combined": ("AllOf", "AnyOf", "AtLeast"),
     "headrace.scheduler.rollback": ("Rollback", "Shadow"),
     "headrace.scheduler.triggers": ("Always", "Cron", "Degraded", "Drift", "Every", "Never", "NewLabels"),

@@ -5,9 +5,10 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from headrace.infra.artifacts import MB, Artifacts, write_blob, write_seconds
+from headrace.infra.fenced import CALL_SECONDS, Fenced
 from headrace.infra.kafka import consumer_config, producer_config
 from headrace.infra.keys import signer
 from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS, Names
@@ -16,9 +17,7 @@ from headrace.infra.topic_reader import TopicReader
 from headrace.models import manifest as manifests
 from headrace.models.manifest import Blob, Manifest
 from headrace.models.records import Moved, RegistryRecord, RunRecord
-from headrace.scheduler.ledger import LeadershipLost
 
-_TRANSACTION_SECONDS = 30.0
 _CATCH_UP_SECONDS = 60.0
 _BATCH = 1_000
 _decode = msgspec.json.Decoder(RunRecord).decode
@@ -28,8 +27,8 @@ class KafkaRunsLog:
     """All records from the beginning, whatever the group committed: the state is a fold over them. The group only
     says who leads, and lends its generation to the writer's transactions."""
 
-    def __init__(self, settings: Settings, names: Names) -> None:
-        config = consumer_config(settings, names.pipeline.name + ".leader", enable_partition_eof=True)
+    def __init__(self, settings: Settings, names: Names, group: str = "leader") -> None:
+        config = consumer_config(settings, f"{names.pipeline.name}.{group}", enable_partition_eof=True)
         self.consumer = Consumer(config)
         self.position = 0
         self._held: list[RunRecord] = []  # until it leads
@@ -97,28 +96,26 @@ class KafkaRegistry:
         self._artifacts.close()
 
 
-class KafkaWriter:
+class KafkaWriter(Fenced):
     """Transactions that carry the group's offsets: a leader that lost the group is refused by the broker."""
 
     def __init__(self, settings: Settings, names: Names, log: KafkaRunsLog) -> None:
-        self._settings, self._names, self._log = settings, names, log
+        self._names = names
         self._sign = signer(settings, names.pipeline)
-        self._producer = Producer(
-            producer_config(
-                settings,
-                transactional_id=names.leader_transaction,
-                transaction_timeout_ms=_transaction_ms(settings),
-                delivery_report_only_error=False,
-                linger_ms=0,
-                # every transaction waits for the one before it to be marked: by default 100 ms a try
-                retry_backoff_ms=5,
-                retry_backoff_max_ms=50,
-            )
+        config = producer_config(
+            settings,
+            transactional_id=names.leader_transaction,
+            transaction_timeout_ms=_transaction_ms(settings),
+            delivery_report_only_error=False,
+            linger_ms=0,
+            # every transaction waits for the one before it to be marked: by default 100 ms a try
+            retry_backoff_ms=5,
+            retry_backoff_max_ms=50,
         )
-        self._fenced_before = False
+        super().__init__(config, log, names.of(RUNS), names.pipeline.name)
 
     def record(self, *records: RegistryRecord | RunRecord) -> None:
-        self._transaction(lambda: self._produce(records))
+        self.transaction(lambda: self._produce(records))
 
     def publish(
         self,
@@ -134,11 +131,7 @@ class KafkaWriter:
             place = write_blob(self._producer, topic, manifests.encode(manifest(graph)))
             self._produce(records(place))
 
-        self._transaction(write)
-
-    def close(self) -> None:
-        with suppress(KafkaException):  # one that was fenced cannot even say goodbye
-            self._producer.close()
+        self.transaction(write)
 
     def _produce(self, records: Sequence[RegistryRecord | RunRecord]) -> None:
         for record in records:
@@ -147,38 +140,7 @@ class KafkaWriter:
                 topic, said = REGISTRY, self._sign(record) if self._sign else record
             self._producer.produce(self._names.of(topic), msgspec.json.encode(said), record.pipeline.encode())
 
-    def _transaction(self, write: Callable[[], None]) -> None:
-        """Any failure ends this leadership: the next one begins with a new producer, whose epoch fences what is left
-        of this one (a commit that timed out may still happen, and then it is on record)."""
-        try:
-            if not self._fenced_before:
-                self._producer.init_transactions(_TRANSACTION_SECONDS)
-                self._fenced_before = True
-            self._producer.begin_transaction()
-            write()
-            place = TopicPartition(self._names.of(RUNS), 0, self._log.position)
-            self._producer.send_offsets_to_transaction(
-                [place], self._log.consumer.consumer_group_metadata(), _TRANSACTION_SECONDS
-            )
-            _again_while_retriable(lambda: self._producer.commit_transaction(_TRANSACTION_SECONDS))
-        except BaseException as error:
-            with suppress(KafkaException):
-                self._producer.abort_transaction(_TRANSACTION_SECONDS)
-            if not isinstance(error, KafkaException):
-                raise
-            raise LeadershipLost(f"{self._names.pipeline.name}: {error.args[0].str()}") from error
-
 
 def _transaction_ms(settings: Settings) -> int:
     """As long as its largest artifact takes on a slow line, and the call that ends it."""
-    return round(1000 * (write_seconds(settings.artifact_kafka_limit_mb * MB) + _TRANSACTION_SECONDS))
-
-
-def _again_while_retriable(call: Callable[[], None], times: int = 10) -> None:
-    for attempt in range(times):
-        try:
-            return call()
-        except KafkaException as error:
-            if not error.args[0].retriable() or attempt == times - 1:
-                raise
-    return None
+    return round(1000 * (write_seconds(settings.artifact_kafka_limit_mb * MB) + CALL_SECONDS))

@@ -59,6 +59,11 @@ class Names:
         return self.of(f"{self.pipeline.name}.leader")
 
     @property
+    def scorer(self) -> str:
+        """The group and the transactional id of scheduled scoring, without the prefix: clients put that before it."""
+        return f"{self.pipeline.name}.scorer"
+
+    @property
     def store_namespace(self) -> str:
         return self.of(self.pipeline.name)
 

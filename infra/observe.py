@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial, singledispatchmethod
 from time import time
 from typing import TextIO
@@ -70,6 +71,8 @@ class Metrics:
         )
         self._measured: dict[str, frozenset[int]] = {}  # versions with live metrics, by pipeline
         self._guarded = counter("headrace_guard_actions", "What live numbers led to", ["pipeline", "action"])
+        self._ticks = counter("headrace_score_ticks", "Scored by schedule", ["pipeline", "source", "outcome"])
+        self._tick = gauge("headrace_score_tick_timestamp_seconds", "Newest with an outcome", ["pipeline", "source"])
 
     def __call__(self, fact: object) -> None:
         self._take(fact)
@@ -126,6 +129,11 @@ class Metrics:
     @_take.register
     def _(self, fact: facts.RunEnded) -> None:
         self._runs.labels(fact.pipeline, fact.outcome).inc()
+
+    @_take.register
+    def _(self, fact: facts.TickScored) -> None:
+        self._ticks.labels(fact.pipeline, fact.source, fact.outcome).inc()
+        self._tick.labels(fact.pipeline, fact.source).set(datetime.fromisoformat(fact.tick).timestamp())
 
     @_take.register
     def _(self, fact: facts.LiveMetric) -> None:

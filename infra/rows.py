@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from headrace.infra.files import existing
 from headrace.infra.row_format import Write
 from headrace.models.errors import BadInput
 from headrace.models.features import Topic
@@ -40,19 +41,17 @@ class EventStream:
 
 
 def read_rows(place: str | Path, *, strict: bool = True, stdin: BinaryIO | None = None) -> Iterator[bytes]:
-    """The rows of a `.parquet` file, else of JSON lines; "-" reads those from standard input.
+    """The rows of a `.parquet` file, else of JSON lines; "-" reads those from standard input. URLs go to fsspec.
 
     Raises BadInput at once where the file is not there and, with `strict`, at a line that is no JSON at all, by its
     number. Without, such a line comes through as it is, for the pipeline to park. Blank lines are no rows.
     """
     if str(place) == "-":
         return _lines("standard input", stdin or sys.stdin.buffer, strict=strict)
-    path = Path(place)
-    if not path.is_file():
-        raise BadInput(f"rows: expected a file of JSON lines or Parquet, {str(place)!r} is not there.")
-    if path.suffix == ".parquet":
-        return _parquet(path)
-    return _lines_of(path, strict=strict)
+    file = existing(str(place), "rows: expected a file of JSON lines or Parquet")
+    if str(place).endswith(".parquet"):
+        return _parquet(str(place), file)
+    return _lines_of(str(place), file, strict=strict)
 
 
 def dated(rows: Iterable[bytes], topic: Topic, key: str | None = None, write: Write | None = None) -> EventStream:
@@ -114,9 +113,9 @@ def _filled(times: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(times[known[np.maximum(place, 0)]])
 
 
-def _lines_of(path: Path, *, strict: bool) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        yield from _lines(str(path), file, strict=strict)
+def _lines_of(name: str, file: BinaryIO, *, strict: bool) -> Iterator[bytes]:
+    with file:
+        yield from _lines(name, file, strict=strict)
 
 
 def _lines(name: str, file: Iterable[bytes], *, strict: bool) -> Iterator[bytes]:
@@ -137,28 +136,51 @@ def _lines(name: str, file: Iterable[bytes], *, strict: bool) -> Iterator[bytes]
         yield value
 
 
-def _parquet(path: Path) -> Iterator[bytes]:
+def _parquet(place: str, opened: BinaryIO) -> Iterator[bytes]:
     import pyarrow.parquet as pq  # noqa: PLC0415  a tenth of a second that JSON lines need not wait
 
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(opened)
     except (pa.ArrowInvalid, OSError) as error:
-        raise BadInput(f"{path}: expected a Parquet file, {error}") from error
-    return _parquet_rows(path, file)
+        raise BadInput(f"{place}: expected a Parquet file, {error}") from error
+    return _rows_of(place, file)
 
 
-def _parquet_rows(path: Path, file: Any) -> Iterator[bytes]:
-    encode = msgspec.json.Encoder().encode
-    number = 0
+def _rows_of(place: str, file: Any) -> Iterator[bytes]:
     with file:
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-            names = batch.schema.names
-            for row in zip(*map(_json_values, batch.columns), strict=True):
-                number += 1
-                try:
-                    yield encode(dict(zip(names, row, strict=True)))
-                except TypeError as error:
-                    raise BadInput(f"{path}, row {number}: expected what JSON can hold, {error}") from error
+        for rows in parquet_rows(place, file):
+            yield from rows
+
+
+def parquet_rows(
+    place: str, file: Any, *, first: int = 0, columns: Sequence[str] | None = None
+) -> Iterator[list[bytes]]:
+    """The rows of a `pq.ParquetFile` from number `first` on, as JSON, with these columns or all. Groups of rows before
+    it are not read. Raises BadInput for what JSON cannot hold; `place` is for people."""
+    encode = msgspec.json.Encoder().encode
+    number, groups = _groups_from(file, first)
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=columns):
+        wanted = batch.slice(max(0, first - number))
+        number += batch.num_rows
+        names, found = wanted.schema.names, list[bytes]()
+        for row in zip(*map(_json_values, wanted.columns), strict=True):
+            try:
+                found.append(encode(dict(zip(names, row, strict=True))))
+            except TypeError as error:
+                at = number - wanted.num_rows + len(found) + 1
+                raise BadInput(f"{place}, row {at}: expected what JSON can hold, {error}") from error
+        if found:
+            yield found
+
+
+def _groups_from(file: Any, first: int) -> tuple[int, list[int]]:
+    """The number of the first row of the first group that is read, and these groups."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+    before = group = 0
+    while group < len(sizes) and before + sizes[group] <= first:
+        before += sizes[group]
+        group += 1
+    return before, list(range(group, len(sizes)))
 
 
 def _json_values(column: Any) -> list[Any]:

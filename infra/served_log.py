@@ -16,13 +16,22 @@ from headrace.infra.seek import Seeker, Span, about
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition, partitions_of
 from headrace.models.errors import EventRejected
-from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER, Prediction
+from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER
 from headrace.streams.served import decode_served
 
 _FIRST_STEP = 16  # records of each partition, then twice as many, and so on
 _SLACK_MS = 3_600_000  # clocks differ
 _SECONDS = 30.0
-_decode = msgspec.json.Decoder(Prediction).decode
+
+
+class _Predicted(msgspec.Struct):
+    """What is looked at of a prediction."""
+
+    source: tuple[str, int, int]
+    tick: str = ""
+
+
+_decode = msgspec.json.Decoder(_Predicted).decode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +137,9 @@ def _served_span(message: Any) -> Span | None:
 
 
 def _predicted_span(message: Any) -> Span | None:
+    """None for rows that were scored by schedule: they lie between the events' in no order."""
     try:
-        offset = _decode(message.value() or b"").source[2]
+        found = _decode(message.value() or b"")
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    return offset, offset
+    return None if found.tick else (found.source[2], found.source[2])

@@ -48,11 +48,21 @@ def wanted_topics(names: Names, partitions: int, max_bytes: int = _DEFAULT_MAX) 
     """
     pipeline, topics = names.pipeline, names.topics
     served_ms = pipeline.train_on.window_ms + pipeline.label.within_ms + _WEEK_MS
-    users = {topic.name: topic.partitions for topic in (*pipeline.side_topics, pipeline.label.topic)}
+    users = {topic.name: topic.partitions for topic in pipeline.inputs}
     users[pipeline.events.name] = partitions
+    read_as_streams = {topic.name for topic in (*pipeline.side_topics, pipeline.label.topic, pipeline.events)}
+    compacted = {topic.name for topic in pipeline.scored_topics} - read_as_streams
     larger = {"max.message.bytes": str(max_bytes + _HEADER_ROOM)}
     return [
-        *[Wanted(name=names.of(n), partitions=p, config={}, owner="yours") for n, p in users.items()],
+        *[
+            Wanted(
+                name=names.of(n),
+                partitions=p,
+                config={"cleanup.policy": "compact"} if n in compacted else {},
+                owner="yours",
+            )
+            for n, p in users.items()
+        ],
         Wanted(  # it carries the event's headers and id
             name=topics.predictions,
             partitions=partitions,
@@ -117,7 +127,7 @@ def _compared(client: Any, names: Names, partitions: int | None) -> tuple[list[W
     there = existing.get(names.events)
     count = len(there.partitions) if there is not None else partitions or names.pipeline.events.partitions
     pipeline = names.pipeline
-    sources = {names.of(topic.name) for topic in (pipeline.events, *pipeline.side_topics, pipeline.label.topic)}
+    sources = {names.of(topic.name) for topic in pipeline.inputs}
     max_bytes = max([_max_bytes(client, topic) for topic in sources & existing.keys()], default=_DEFAULT_MAX)
     table = wanted_topics(names, count, max_bytes)
     wrong = [line for wanted in table if wanted.name in existing for line in _differences(client, wanted, existing)]

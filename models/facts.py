@@ -116,6 +116,22 @@ class RunEnded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TickScored:
+    """A tick of `Pipeline.score` has its outcome."""
+
+    pipeline: str
+    source: str
+    tick: str
+    outcome: str  # scored or failed
+    reason: str
+    version: int
+    rows: int
+    rejected: int
+    newer: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LiveMetric:
     """Of labels that came after their predictions, over the newest rows of a version: that it served, or that it
     scored beside the one that did."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from headrace.models.durations import milliseconds
@@ -12,6 +12,7 @@ from headrace.models.labels import Label
 from headrace.models.metrics import METRICS, OF_TASK
 from headrace.models.protocols import Judge, Learner, Shadows, TakesBack, Trigger
 from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
+from headrace.models.scoring import Score, expect_scores
 
 SERVED_FIELDS = frozenset({"id", "event_time", "partition", "offset", "version", "score"})  # beside the features
 Delivery = Literal["at_least_once", "exactly_once"]
@@ -56,6 +57,7 @@ class Pipeline:
     learner: Learner | None = None
     train_on: Last = field(default_factory=lambda: Last("52w"))
     retrain: Sequence[Trigger] = ()
+    score: Sequence[Score] = ()  # by schedule, beside the events
     gate: Judge | None = None
     shadow: Shadows | None = None  # what passed the gate waits beside the champion until labels say that it is better
     rollback: TakesBack | None = None  # and goes back when they say that it is worse
@@ -68,6 +70,7 @@ class Pipeline:
     max_future: str = "5m"  # an event time further ahead of the clock is parked before it touches a watermark
 
     def __post_init__(self) -> None:
+        expect_scores(self.score)
         self._check_inputs()
         self._check_trust()
         self._check_learning()
@@ -76,6 +79,7 @@ class Pipeline:
         self._check_function_inputs()
         self._check_fields()
         self._check_topics()
+        self._check_score()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -96,9 +100,13 @@ class Pipeline:
 
     @property
     def inputs(self) -> tuple[Topic, ...]:
-        """Every topic that users write, each once: events, labels, side topics."""
-        found = {topic.name: topic for topic in (*self.side_topics, self.label.topic, self.events)}
+        """Every topic that users write, each once: events, labels, side topics, those that are scored by schedule."""
+        found = {topic.name: topic for topic in (*self.scored_topics, *self.side_topics, self.label.topic, self.events)}
         return tuple(found.values())
+
+    @property
+    def scored_topics(self) -> tuple[Topic, ...]:
+        return tuple(one.source for one in self.score if isinstance(one.source, Topic))
 
     @property
     def stored(self) -> tuple[Lookup | Aggregate, ...]:
@@ -175,7 +183,7 @@ class Pipeline:
     def _check_topics(self) -> None:
         """One topic that is declared twice is one thing."""
         formats = {topic.name: topic.format for topic in self.inputs}
-        for topic in (self.label.topic, *(feature.topic for feature in self.stored)):
+        for topic in (self.label.topic, *self.scored_topics, *(feature.topic for feature in self.stored)):
             if topic.format != formats[topic.name]:
                 raise DeclarationError(f"Topic({topic.name!r}).format", "one format", topic.format, "Choose.")
         times = {topic.name: topic.time for topic in self.side_topics}
@@ -186,6 +194,11 @@ class Pipeline:
                 )
             if feature.topic.time in feature.by:
                 raise DeclarationError(f"{feature.topic.name!r} by", "an entity", feature.topic.time, "Not the time.")
+
+    def _check_score(self) -> None:
+        """Its rows go through what events go through: so they are checked as events are."""
+        for one in self.score:
+            replace(self, events=one.rows(self.events), score=())
 
     def _check_names(self) -> None:
         for column in self.columns:

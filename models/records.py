@@ -13,6 +13,7 @@ from headrace.models.manifest import Blob, OffsetRange
 VERSION_HEADER = "headrace-version"
 REASON_HEADER = "headrace-reason"
 SOURCE_HEADER = "headrace-source"  # topic/partition/offset
+TICK_HEADER = "headrace-tick"  # of rows that were scored by schedule: the scheduled time, RFC 3339 UTC
 FIRST_OFFSET_HEADER = "headrace-first-offset"
 LAST_OFFSET_HEADER = "headrace-last-offset"
 
@@ -30,6 +31,13 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     version: int
     event_time: str
     source: tuple[str, int, int]  # topic, partition, offset: what a subscriber drops duplicates by
+
+
+class TickPrediction(Prediction, frozen=True, gc=False, kw_only=True):
+    """The same for a row that was scored by schedule, in the partition of its key. Its `source` is the row's place on
+    its topic, or [URL, 0, row number]; with the tick it is what a subscriber drops duplicates by."""
+
+    tick: str  # scheduled time, RFC 3339 UTC: features are as of it, `event_time` is the row's own
 
 
 # ── headrace.registry: what every replica follows from beginning to end ───────────────────────────────────────────────
@@ -210,4 +218,40 @@ class Paused(msgspec.Struct, frozen=True, kw_only=True, tag="paused", tag_field=
     why: str
 
 
-RunRecord = Requested | Started | Progressed | Finished | Asked | Replied | Paused
+class Scoring(msgspec.Struct, frozen=True, kw_only=True, tag="scoring", tag_field="kind"):
+    """A tick of `Pipeline.score` begins. Whoever goes on with it after a crash does so by the first of these records:
+    with this version, up to these ends, of a source that is still the same."""
+
+    run: str
+    pipeline: str
+    source: str  # a topic, or the URL of Parquet files
+    tick: str  # scheduled time, RFC 3339 UTC
+    trigger: str
+    at: str
+    by: str
+    version: int
+    ends: dict[int, int]  # by partition, the offset after its last row; of Parquet {0: rows}
+    identity: str  # of the topic, or of the files as they are
+
+
+class Scored(msgspec.Struct, frozen=True, kw_only=True, tag="scored", tag_field="kind"):
+    """How far a tick is, in the transaction of the predictions it counts. Without `outcome` it goes on from here."""
+
+    run: str
+    pipeline: str
+    source: str
+    tick: str
+    at: str
+    by: str
+    outcome: str = ""  # scored, failed, or declared: ticks count from here on
+    reason: str = ""
+    version: int = 0
+    partition: int = 0  # where it goes on
+    position: int = 0
+    rows: int = 0  # predicted
+    rejected: int = 0  # dead letters
+    newer: int = 0  # ids of which there were only rows with a time after the tick
+    seconds: float = 0.0
+
+
+RunRecord = Requested | Started | Progressed | Finished | Asked | Replied | Paused | Scoring | Scored

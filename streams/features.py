@@ -51,11 +51,16 @@ class FeaturePlan:
         self._functions = [(feature, load(feature.fn)) for feature in self.features if isinstance(feature, Function)]
 
     def compute(
-        self, decoded: Decoded, store: FeatureStore | None, spent: dict[str, float] | None = None
+        self,
+        decoded: Decoded,
+        store: FeatureStore | None,
+        spent: dict[str, float] | None = None,
+        as_of: int | None = None,
     ) -> tuple[Decoded, dict[str, Array]]:
         """Columns for every event that is left: one that a feature cannot take joins the rejected.
 
-        `spent` counts the seconds of the feature store and of each function, also of those in vain.
+        `spent` counts the seconds of the feature store and of each function, also of those in vain. Rings are read as
+        of each event's own time, or of `as_of`, Unix ms.
         """
         spent = {} if spent is None else spent
         bad: dict[int, EventRejected] = {}
@@ -64,8 +69,9 @@ class FeaturePlan:
             if not isinstance(feature, Lookup | Aggregate | Function):
                 columns = {**_own_columns(feature, decoded, bad), **columns}
         if bad:
-            return self.compute(decoded.without(list(bad.items())), store, spent)
-        self._read_rings(decoded, store, columns, spent)
+            return self.compute(decoded.without(list(bad.items())), store, spent, as_of)
+        times = decoded.times if as_of is None else np.full(len(decoded.times), as_of)
+        self._read_rings(decoded, times, store, columns, spent)
         for feature, function in self._functions:
             inputs = dict(columns)
             for own in feature.own_inputs:
@@ -75,11 +81,16 @@ class FeaturePlan:
             columns[feature.name] = _call(feature, function, given, bad)
             _count(spent, FUNCTION + feature.name, monotonic() - begun)
         if bad:
-            return self.compute(decoded.without(list(bad.items())), store, spent)
+            return self.compute(decoded.without(list(bad.items())), store, spent, as_of)
         return decoded, columns
 
     def _read_rings(
-        self, decoded: Decoded, store: FeatureStore | None, columns: dict[str, Array], spent: dict[str, float]
+        self,
+        decoded: Decoded,
+        times: NDArray[np.int64],
+        store: FeatureStore | None,
+        columns: dict[str, Array],
+        spent: dict[str, float],
     ) -> None:
         """One round trip for all rings of the chunk."""
         if not self.rings:
@@ -93,7 +104,7 @@ class FeaturePlan:
         _count(spent, FEATURE_STORE, monotonic() - begun)
         for ring, readers, keys, index in asked:
             rings = [next(found) for _ in keys]
-            columns.update(columns_as_of(ring, readers, rings, index, decoded.times))
+            columns.update(columns_as_of(ring, readers, rings, index, times))
 
 
 def _count(spent: dict[str, float], part: str, seconds: float) -> None:

@@ -69,13 +69,20 @@ class Scored:
         return replace(self, columns=columns, scores=self.scores[rows])
 
 
-def score(model: LiveModel, store: FeatureStore | None, values: Sequence[bytes | None], now_ms: int) -> Scored:
-    """Events as bytes to scores, whoever asks: the stream, the backfill, `headrace.testing`."""
+def score(
+    model: LiveModel,
+    store: FeatureStore | None,
+    values: Sequence[bytes | None],
+    now_ms: int,
+    as_of: int | None = None,
+) -> Scored:
+    """Events as bytes to scores, whoever asks: the stream, the backfill, `headrace.testing`. `as_of` (Unix ms): stored
+    features are read as of then, and not of each row's own time."""
     begun = monotonic()
     decoded = model.decoder.decode(values, now_ms)
     decoded_at = monotonic()
     parts: dict[str, float] = {}
-    decoded, columns = model.plan.compute(decoded, store, parts)
+    decoded, columns = model.plan.compute(decoded, store, parts, as_of)
     computed_at = monotonic()
     scores = np.empty(0)
     if decoded.kept:

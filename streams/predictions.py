@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.models.labels import Label
-from headrace.models.records import VERSION_HEADER, Prediction
+from headrace.models.records import TICK_HEADER, VERSION_HEADER, Prediction, TickPrediction
 from headrace.streams.out import Headers, Outs
 
 _encoder = msgspec.json.Encoder()
@@ -47,6 +47,33 @@ class Predictions:
             values=_encoder.encode_lines(predictions).split(b"\n")[:-1],  # JSON has no line feed of its own
             headers=[[*own, added] if own else alone for own in headers],
             partitions=[source[1] for source in sources],
+        )
+
+    def of_tick(
+        self,
+        tick: str,
+        *,
+        ids: Sequence[str],
+        times: NDArray[np.int64],  # the rows' own, Unix ms
+        scores: NDArray[np.float64],
+        version: int,
+        sources: Sequence[tuple[str, int, int]],
+        keys: Sequence[bytes],
+        headers: Sequence[Headers | None],
+    ) -> Outs:
+        """Of rows that were scored by schedule: in the partition of their key, and each says of which tick."""
+        rows = zip(ids, scores.tolist(), self._label.decisions(scores), times_as_text(times), sources, strict=True)
+        predictions = [
+            TickPrediction(i, value, decision, self._pipeline, version, at, source, tick=tick)
+            for i, value, decision, at, source in rows
+        ]
+        added: Headers = [(VERSION_HEADER, str(version).encode()), (TICK_HEADER, tick.encode())]
+        return Outs(
+            topic=self._topic,
+            keys=keys,
+            values=_encoder.encode_lines(predictions).split(b"\n")[:-1],
+            headers=[[*(own or []), *added] for own in headers],
+            partitions=[-1] * len(predictions),
         )
 
 

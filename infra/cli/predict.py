@@ -1,7 +1,6 @@
 """`headrace predict`: a file of events, scored now by any version."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,7 +8,12 @@ from headrace.infra.cli.output import Output, OutputOption, PipelineArgument, pr
 from headrace.infra.cli.places import named
 from headrace.models.aliases import CHAMPION
 
-_EXAMPLE = """Example: headrace predict flights.py tomorrow.parquet --to predictions.jsonl
+if TYPE_CHECKING:
+    from headrace.infra.services.predict_targets import Answers
+
+_EXAMPLE = """Example: headrace predict flights.py s3://bucket/tomorrow.parquet --to predictions.parquet
+
+Example: headrace predict flights.py tomorrow.jsonl --to topic:flights-by-hand
 
 Example: headrace predict flights.py - --version challenger --output json < events.jsonl | jq .prediction"""
 
@@ -18,39 +22,47 @@ def register(app: typer.Typer) -> None:
     @app.command(epilog=_EXAMPLE)
     def predict(
         file: PipelineArgument,
-        rows: Annotated[str, typer.Argument(help="events: JSON lines, .parquet, or - for standard input")],
+        rows: Annotated[str, typer.Argument(help="events: .parquet or JSON lines, path or URL; - for standard input")],
         version: Annotated[str, typer.Option(help="a number or an alias; 0 is the baseline")] = CHAMPION,
-        to: Annotated[Path | None, typer.Option(help="a new file for JSON lines; standard output if not")] = None,
+        to: Annotated[
+            str | None,
+            typer.Option(help="a new .jsonl or .parquet file, path or URL; or topic:NAME, one of yours"),
+        ] = None,
         output: OutputOption = Output.text,
     ) -> None:
-        """Scores rows through the same features as the stream. Nothing goes onto a topic.
+        """Scores rows through the same features as the stream. Without --to, predictions go to standard output.
 
-        A row that would be a dead letter has a reason instead of a prediction; then the exit code is 3.
+        A row that would be a dead letter has a reason instead of a prediction; then the exit code is 3. To a topic go
+        predictions alone, and such rows to standard output.
         """
-        import msgspec  # noqa: PLC0415
-
         from headrace.infra.rows import read_rows  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services import predict_targets as targets  # noqa: PLC0415
         from headrace.infra.services.predict import Predictor  # noqa: PLC0415
-        from headrace.models.errors import BadInput  # noqa: PLC0415
 
-        if to is not None and to.exists():
-            raise BadInput(f"--to: {to} is there already. Remove it, or give another name.")
-        predictor = Predictor(*named(file), version)
+        topic = to.removeprefix(targets.TOPIC) if to is not None and to.startswith(targets.TOPIC) else None
+        if to is not None and topic is None:
+            targets.expect_new_file(to)
+        settings, names = named(file)
+        predictor = Predictor(settings, names, version)
         answers = predictor.predict(read_rows(rows, strict=False))
-        if to is None and output is Output.json:
-            print_json_lines(answers)
-        elif to is None:
-            facts = (msgspec.to_builtins(answer) for answer in answers)
-            shown = ("row", "id", "prediction", "decision", "version", "event_time", "reason", "detail")
-            print_table(shown, [[one.get(name, "") for name in shown] for one in facts])
+        if topic is not None:
+            _show(targets.to_topic(answers, settings, names, topic, rows), output)
+        elif to is not None:
+            targets.to_file(answers, to)
         else:
-            encode = msgspec.json.Encoder().encode
-            try:
-                with to.open("xb") as target:
-                    target.writelines(encode(answer) + b"\n" for answer in answers)
-            except OSError as error:
-                raise BadInput(f"--to: {to} cannot be written: {error}") from error
+            _show(answers, output)
         for reason, count in predictor.rejected.most_common():
             say(f"{count:,} rows rejected: {reason}")
         if predictor.rejected:
             raise typer.Exit(3)
+
+
+def _show(answers: "Answers", output: Output) -> None:
+    import msgspec  # noqa: PLC0415
+
+    if output is Output.json:
+        print_json_lines(answers)
+        return
+    facts = [msgspec.to_builtins(answer) for answer in answers]
+    shown = ("row", "id", "prediction", "decision", "version", "event_time", "reason", "detail")
+    print_table(shown, [[one.get(name, "") for name in shown] for one in facts], empty="")

@@ -1,6 +1,6 @@
 """`headrace runs list|show`: what was asked for, and what became of it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,9 +16,12 @@ from headrace.infra.cli.output import (
 )
 from headrace.infra.cli.places import named
 
+if TYPE_CHECKING:
+    from headrace.infra.services.catalog import RunFacts
+
 
 def register(app: typer.Typer) -> None:
-    runs = typer.Typer(help="Trainings and their outcomes.", no_args_is_help=True)
+    runs = typer.Typer(help="Trainings, scheduled scoring, and their outcomes.", no_args_is_help=True)
     app.add_typer(runs, name="runs", epilog="Example: headrace runs list flights.py")
 
     @runs.command("list", epilog="Example: headrace runs list flights.py --limit 5")
@@ -41,7 +44,7 @@ def register(app: typer.Typer) -> None:
             [
                 (
                     one.run,
-                    one.tick or "on demand",
+                    (one.tick or "on demand") + (f" {one.source}" if one.source else ""),
                     one.by,
                     one.state,
                     one.version or "",
@@ -80,10 +83,17 @@ def register(app: typer.Typer) -> None:
                 ("stage", f"{found.stage} {figures(found.facts)}" if found.stage and not found.finished_at else ""),
                 ("finished", found.finished_at),
                 ("version", found.version or ""),
-                ("rows", f"{found.rows:,} trained on, {found.holdout_rows:,} held out" if found.rows else ""),
+                ("source", found.source),
+                ("rows", _rows(found)),
                 ("metrics", figures(found.metrics)),
                 ("champion's", figures(found.champion_metrics)),
                 ("seconds", figures(found.seconds)),
                 *[("range", f"{part.topic}/{part.partition} {part.first}..{part.end}") for part in found.ranges],
             ]
         )
+
+
+def _rows(run: "RunFacts") -> str:
+    if run.source:
+        return f"{run.rows:,} predicted, {run.rejected:,} dead letters, {run.newer:,} newer than the tick"
+    return f"{run.rows:,} trained on, {run.holdout_rows:,} held out" if run.rows else ""

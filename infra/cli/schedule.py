@@ -1,4 +1,4 @@
-"""`headrace schedule list|pause|resume`: when pipelines retrain next, and whether they do."""
+"""`headrace schedule list|pause|resume`: when pipelines retrain and score next, and whether they do."""
 
 from typing import Annotated
 
@@ -10,17 +10,20 @@ from headrace.infra.cli.places import moment
 
 
 def register(app: typer.Typer) -> None:
-    schedule = typer.Typer(help="When pipelines retrain.", no_args_is_help=True)
+    schedule = typer.Typer(help="When pipelines retrain and score.", no_args_is_help=True)
     app.add_typer(schedule, name="schedule", epilog="Example: headrace schedule list flights.py")
 
     @schedule.command(epilog='Example: headrace schedule pause flights.py --why "the labels are late"')
     def pause(file: PipelineArgument, why: Why = "", output: OutputOption = Output.text) -> None:
-        """No trigger makes a run any more, on whichever scheduler. `headrace train` still does."""
+        """No trigger makes a run, and no tick is scored any more, on whichever scheduler. `headrace train` still works.
+
+        A training or a tick that goes on is finished.
+        """
         ask_and_show(file, "pause", output, why=why)
 
     @schedule.command(epilog="Example: headrace schedule resume flights.py")
     def resume(file: PipelineArgument, why: Why = "", output: OutputOption = Output.text) -> None:
-        """Triggers make runs again. What came due meanwhile is one run, under the newest tick."""
+        """Triggers make runs and ticks are scored again. What came due meanwhile is one, under the newest tick."""
         ask_and_show(file, "resume", output, why=why)
 
     @schedule.command("list", epilog="Example: headrace schedule list flights.py --count 5")
@@ -30,7 +33,10 @@ def register(app: typer.Typer) -> None:
         after: Annotated[str | None, typer.Option(help="RFC 3339 or Unix ms; now by default")] = None,
         output: OutputOption = Output.text,
     ) -> None:
-        """The next times of every trigger, in its own timezone and in UTC. No server is needed."""
+        """The next times of every trigger and of everything scored by schedule, in its own timezone and in UTC.
+
+        No server is needed.
+        """
         from time import time_ns  # noqa: PLC0415
 
         from headrace.infra.pipeline_file import read_pipelines  # noqa: PLC0415  heavy: only for this command
@@ -44,8 +50,9 @@ def register(app: typer.Typer) -> None:
         if output is Output.json:
             print_json_lines(found)
             return
-        rows: list[tuple[str, str, str, str]] = []
+        rows: list[tuple[str, str, str, str, str]] = []
         for one in found:
             times = list(zip(one.local, one.utc, strict=True)) or [("no schedule: it fires by what it counts", "")]
-            rows += [(one.pipeline, one.trigger, local, utc) for local, utc in times]
-        print_table(["pipeline", "trigger", "local", "UTC"], rows, empty="no trigger: trained on demand alone")
+            does = f"score {one.source}" if one.source else one.does
+            rows += [(one.pipeline, does, one.trigger, local, utc) for local, utc in times]
+        print_table(["pipeline", "does", "trigger", "local", "UTC"], rows, empty="no trigger: trained on demand alone")

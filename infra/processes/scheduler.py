@@ -17,6 +17,7 @@ from headrace.infra.observe import Metrics, both, log_fact, serving
 from headrace.infra.pipeline_file import PipelineFile
 from headrace.infra.processes.orphan import stop_when_orphaned
 from headrace.infra.processes.registered import registered
+from headrace.infra.processes.scorer import ScorerThread
 from headrace.infra.settings import Settings
 from headrace.infra.training import LocalTraining, Origin
 from headrace.models.facts import Observer
@@ -156,12 +157,16 @@ def run_scheduler(
         for leader in leaders.values():
             leader.start()
             stack.callback(leader.stop)
+        scorers = [ScorerThread(settings, one, observer) for one in file.pipelines.values() if clock and one.score]
+        for scorer in scorers:
+            scorer.start()
+            stack.callback(scorer.stop)
         if clock:
             jobs = {pipeline.name: pipeline.retrain for pipeline in file.pipelines.values()}
             ticking = Clock(jobs, lambda name, now: leaders[name].wake(now))
             ticking.start()
             stack.callback(ticking.stop)
         while not stopping.wait(0.5):
-            for leader in leaders.values():
-                if leader.failure is not None:
-                    raise leader.failure
+            for failure in [thread.failure for thread in leaders.values()] + [thread.failure for thread in scorers]:
+                if failure is not None:
+                    raise failure

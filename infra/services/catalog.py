@@ -27,18 +27,21 @@ from headrace.models.records import (
     Replied,
     Requested,
     RunRecord,
+    Scored,
+    Scoring,
     Started,
 )
 from headrace.models.registry import Versions
+from headrace.scheduler.score_ticks import DECLARED
 
 _decode_run = msgspec.json.Decoder(RunRecord).decode
 
 
 class RunFacts(msgspec.Struct, kw_only=True):
-    """All that is on record of one run; "" and 0 where it has not come so far."""
+    """All that is on record of one run, or of one tick of scheduled scoring; "" and 0 where it has not come so far."""
 
     run: str
-    state: str = "requested"  # then started, then the outcome: promoted, rejected, failed, not_due
+    state: str = "requested"  # then started, then the outcome: promoted, rejected, failed, not_due; scoring, scored
     by: str = ""
     on_demand: bool = False
     why: str = ""
@@ -58,6 +61,9 @@ class RunFacts(msgspec.Struct, kw_only=True):
     champion_metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}  # by stage
     ranges: tuple[OffsetRange, ...] = ()
+    source: str = ""  # of a tick of scheduled scoring, not a training: what is scored
+    rejected: int = 0  # its rows that are dead letters
+    newer: int = 0  # and ids of which there were only rows with a time after the tick
 
 
 class VersionFacts(msgspec.Struct, kw_only=True):
@@ -101,6 +107,8 @@ def _runs(messages: Sequence[Any], names: Names) -> list[RunFacts]:
         except (msgspec.DecodeError, ValueError, RecursionError):
             continue  # a record of somebody else's says nothing to us
         if record.pipeline == names.pipeline.name and not isinstance(record, Asked | Replied | Paused):
+            if isinstance(record, Scored) and record.outcome == DECLARED:
+                continue
             _take(found.setdefault(record.run, RunFacts(run=record.run)), record, message.timestamp()[1])
     return list(found.values())
 
@@ -123,7 +131,7 @@ def versions(settings: Settings, names: Names) -> list[VersionFacts]:
     """Newest first, the baseline last. Metrics are those of its run."""
     messages = _records(settings, names.of(REGISTRY), names.of(RUNS))
     known = _folded(settings, messages, names)
-    by_version = {one.version: one for one in _runs(messages, names) if one.version}
+    by_version = {one.version: one for one in _runs(messages, names) if one.version and not one.source}
     promotions = {promotion.version: promotion for promotion in known.promotions}
     facts = []
     for version, published in sorted(known.published.items(), reverse=True):
@@ -222,7 +230,9 @@ def _records(settings: Settings, *topics: str) -> list[Any]:
         reader.close()
 
 
-def _take(facts: RunFacts, record: Requested | Started | Progressed | Finished, written_ms: int) -> None:
+def _take(
+    facts: RunFacts, record: Requested | Started | Progressed | Finished | Scoring | Scored, written_ms: int
+) -> None:
     """A request that was delivered twice, or a run tried again, overwrites with the same or with the newer."""
     match record:
         case Requested():
@@ -240,3 +250,14 @@ def _take(facts: RunFacts, record: Requested | Started | Progressed | Finished, 
             facts.rows, facts.holdout_rows = record.rows, record.holdout_rows
             facts.metrics, facts.champion_metrics = record.metrics, record.champion_metrics
             facts.seconds = record.seconds
+        case Scoring() if not facts.started_at:
+            facts.state, facts.source, facts.tick, facts.trigger = "scoring", record.source, record.tick, record.trigger
+            facts.by, facts.version, facts.at, facts.started_at = record.by, record.version, record.tick, record.at
+        case Scored():
+            facts.state, facts.reason = record.outcome or "scoring", record.reason
+            facts.finished_at = record.at if record.outcome else ""
+            facts.by, facts.source, facts.tick, facts.at = record.by, record.source, record.tick, record.tick
+            facts.version, facts.rows, facts.rejected = record.version, record.rows, record.rejected
+            facts.newer, facts.seconds = record.newer, {"score": record.seconds}
+        case _:
+            pass

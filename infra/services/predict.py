@@ -2,26 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import replace
 from itertools import islice
 
 import msgspec
 import numpy as np
 
 from headrace.infra.names import Names
-from headrace.infra.replay import feature_store
 from headrace.infra.services.catalog import known_versions
 from headrace.infra.services.resolve import resolve
-from headrace.infra.services.scoring import Scoring
+from headrace.infra.services.row_model import row_model, row_store
 from headrace.infra.settings import Settings
 from headrace.models.aliases import CHAMPION
-from headrace.models.errors import ServerMissing
 from headrace.streams.codec import clock_ms
 from headrace.streams.infer import score
-from headrace.streams.model import LiveModel, live_model
 from headrace.streams.predictions import times_as_text
-from headrace.streams.rings import FeatureStore
 
 _ROWS = 1_000  # scored together
 
@@ -53,23 +47,10 @@ class Predictor:
         """`version` is a number or an alias. Raises BadInput, RegistryRefused, ServerMissing."""
         versions = known_versions(settings, names)
         self.version = resolve(versions, version)
-        with closing(Scoring(settings, names, versions)) as scoring:
-            found = scoring.version(self.version)
-        # a file's rows are JSON, whatever the topic carries
-        self._pipeline = replace(names.pipeline, events=msgspec.structs.replace(names.pipeline.events, format="json"))
-        self._model: LiveModel = live_model(
-            self._pipeline,
-            found.predictor,
-            version=self.version,
-            features=found.manifest.features if found.manifest else (),
-        )
-        self._store: FeatureStore | None = None
-        if names.pipeline.stored:
-            self._store = feature_store(settings, names)
-            if self._store is None:
-                raise ServerMissing(
-                    "this pipeline has Lookup or Aggregate features, which live in Redis: set REDIS_URL."
-                )
+        self._pipeline = names.pipeline
+        rows = msgspec.structs.replace(names.pipeline.events, format="json")  # of a file, whatever the topic carries
+        self._model = row_model(settings, names, versions, self.version, rows)
+        self._store = row_store(settings, names)
         self.rejected: Counter[str] = Counter()
 
     def predict(self, rows: Iterable[bytes]) -> Iterator[RowPrediction | RowRejected]:

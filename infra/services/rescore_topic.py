@@ -30,9 +30,7 @@ class TopicTarget:
     """Prediction records in their event's partition, with the event id as key: the served log has no other."""
 
     def __init__(self, settings: Settings, names: Names, topic: str) -> None:
-        self.name = settings.prefixed(topic)
-        _expect_own(names, self.name)
-        _ensure_topic(settings, names, self.name)
+        self.name = own_topic(settings, names, topic, "--to-topic")
         self._events, self._started = names.events, iso(clock_ms()).encode()
         self._records = Predictions(names.pipeline.name, names.pipeline.label, self.name).records
         self._sink = AcknowledgedSink(lambda report: _producer(settings, report))
@@ -74,17 +72,25 @@ def _producer(settings: Settings, report: Any) -> Producer:
     return Producer(producer_config(settings, queue_buffering_max_kbytes=_QUEUE_KB, on_delivery=report))
 
 
-def _expect_own(names: Names, topic: str) -> None:
+def own_topic(settings: Settings, names: Names, topic: str, option: str) -> str:
+    """Its full name; it is there, with the events' partitions at least. Raises BadInput where it is not the user's."""
+    name = settings.prefixed(topic)
+    _expect_own(names, name, option)
+    _ensure_topic(settings, names, name, option)
+    return name
+
+
+def _expect_own(names: Names, topic: str, option: str) -> None:
     """Neither headrace's topics, of any pipeline, nor what the pipeline reads."""
     read = {names.of(one.name) for one in names.pipeline.inputs}
     shared = {names.of(one) for one in (REGISTRY, ARTIFACTS, RUNS)}
     variants = tuple(names.of(names.pipeline.name) + kind + "." for kind in _OURS)
     if topic in read | shared or topic.endswith(_OURS) or topic.startswith(variants):
         whose = f"{names.pipeline.name} reads it" if topic in read else "headrace writes it"
-        raise BadInput(f"--to-topic: expected a topic of your own for replays, got {topic!r}: {whose}.")
+        raise BadInput(f"{option}: expected a topic of your own, got {topic!r}: {whose}.")
 
 
-def _ensure_topic(settings: Settings, names: Names, topic: str) -> None:
+def _ensure_topic(settings: Settings, names: Names, topic: str, option: str) -> None:
     """There, with the events' partitions at least: created where it is missing."""
     client: Any = admin(settings)
     try:
@@ -99,4 +105,4 @@ def _ensure_topic(settings: Settings, names: Names, topic: str) -> None:
     except KafkaException as error:
         raise BrokerUnavailable(f"topic {topic}: {error.args[0].str()}") from error
     if (there := len(known[topic].partitions)) < wanted:
-        raise BadInput(f"--to-topic: expected {wanted} partitions, as {names.events} has; {topic} has {there}.")
+        raise BadInput(f"{option}: expected {wanted} partitions, as {names.events} has; {topic} has {there}.")

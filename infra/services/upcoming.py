@@ -1,4 +1,4 @@
-"""triggers → when they fire next, in their own timezone and in UTC. No server is asked."""
+"""schedules → when they are due next, in their own timezone and in UTC. No server is asked."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -14,6 +14,8 @@ class Upcoming(msgspec.Struct, frozen=True, kw_only=True):
     """One trigger of a pipeline; no times where it keeps no schedule, and fires by what it counts."""
 
     pipeline: str
+    does: str  # train, or score
+    source: str  # what is scored, else ""
     trigger: str
     timezone: str
     local: tuple[str, ...]  # RFC 3339 with the timezone's offset, soonest first
@@ -21,15 +23,18 @@ class Upcoming(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def upcoming(pipeline: Pipeline, after: int, count: int) -> list[Upcoming]:
-    """The next `count` times of each trigger strictly after `after`, Unix ms."""
-    return [_of(pipeline.name, trigger, after, count) for trigger in pipeline.retrain]
+    """The next `count` times of each trigger and of each `Score`, strictly after `after`, Unix ms."""
+    trains = [_of(pipeline.name, "train", "", trigger, after, count) for trigger in pipeline.retrain]
+    return trains + [_of(pipeline.name, "score", one.name, one.at, after, count) for one in pipeline.score]
 
 
-def _of(pipeline: str, trigger: Trigger, after: int, count: int) -> Upcoming:
+def _of(pipeline: str, does: str, source: str, trigger: Trigger, after: int, count: int) -> Upcoming:
     timezone = str(getattr(trigger, "timezone", "UTC"))
     times = _times(trigger, after, count)
     return Upcoming(
         pipeline=pipeline,
+        does=does,
+        source=source,
         trigger=repr(trigger),
         timezone=timezone,
         local=tuple(datetime.fromtimestamp(at / 1000, UTC).astimezone(ZoneInfo(timezone)).isoformat() for at in times),

@@ -6,11 +6,12 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from kit import linear
+from kit import linear, read_all
 from test_swap import PIPELINE, Publisher
 
 from headrace.infra.names import Names
 from headrace.infra.rows import read_rows
+from headrace.infra.services import predict_targets as targets
 from headrace.infra.services.predict import Predictor, RowPrediction, RowRejected
 from headrace.infra.topics import apply
 from headrace.models.errors import BadInput
@@ -86,3 +87,48 @@ def test_nothing_is_written_to_any_topic(settings, names):
     list(Predictor(settings, names).predict(lines(GOOD, b"rubbish")))
     assert reader.ends() == before
     reader.close()
+
+
+def test_predictions_go_to_json_lines_or_parquet_by_path_or_url_whole_or_not_at_all(settings, names, tmp_path):
+    rows = lines(GOOD, b"rubbish", GOOD | {"id": "b"})
+    for place in (f"{tmp_path}/out.jsonl", f"file://{tmp_path}/out.parquet"):
+        targets.expect_new_file(place)
+        targets.to_file(Predictor(settings, names).predict(rows), place)
+        with pytest.raises(BadInput, match="is there already"):
+            targets.expect_new_file(place)
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [one.get("reason") for one in written] == [one["reason"] for one in table] == [None, "not_json", None]
+    assert [one.get("prediction") for one in written] == [one["prediction"] for one in table]
+    assert table[0]["event_time"].isoformat() == "2013-07-04T11:00:00+00:00"
+    with pytest.raises(BadInput, match=r"ends in \.jsonl or \.parquet"):
+        targets.expect_new_file("out.csv")
+    with pytest.raises(BadInput, match="fsspec can open"):
+        targets.expect_new_file("nowhere://out.parquet")
+
+    def broken():
+        yield from Predictor(settings, names).predict(rows)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        targets.to_file(broken(), f"{tmp_path}/half.parquet")
+    assert sorted(one.name for one in tmp_path.glob("*.*")) == ["out.jsonl", "out.parquet"]
+
+
+def test_predictions_go_to_a_topic_of_the_users_and_to_no_other(settings, names):
+    answers = Predictor(settings, names).predict(lines(GOOD, b"rubbish", GOOD | {"id": "b"}))
+    (bad,) = targets.to_topic(answers, settings, names, "by-hand", "rows.jsonl")
+    assert (bad.row, bad.reason) == (2, "not_json")
+    found = [msgspec.json.decode(message.value()) for message in read_all(settings, settings.prefixed("by-hand"))]
+    assert [(one["id"], one["source"], one["version"]) for one in found] == [
+        ("a", ["rows.jsonl", 0, 0], 2),
+        ("b", ["rows.jsonl", 0, 2], 2),
+    ]
+    with pytest.raises(BadInput, match="--to: expected a topic of your own"):
+        list(targets.to_topic([], settings, names, "delay.predictions", "rows.jsonl"))
+
+
+def test_rows_are_read_from_a_url(settings, names, tmp_path):
+    pq.write_table(pa.Table.from_pylist([GOOD]), tmp_path / "rows.parquet")
+    (found,) = Predictor(settings, names).predict(read_rows(f"file://{tmp_path}/rows.parquet"))
+    assert found.id == "a"
