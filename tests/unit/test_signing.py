@@ -93,6 +93,7 @@ def test_rubbish_for_a_signature_is_bad(signature):
 
 
 VALUES = {
+    float: st.floats(0.01, 0.99),
     str: st.text(max_size=20),
     int: st.integers(min_value=-(1 << 62), max_value=1 << 62),
     int | None: st.none() | st.integers(min_value=-(1 << 62), max_value=1 << 62),
