@@ -124,9 +124,12 @@ class Attempts:
         """What the run came to, or None while it goes on."""
         assert self.run is not None  # noqa: S101  whoever looks has seen that there is one
         if self._going is None:
-            if monotonic() < self._again_at or self._taken_up(self.run, failed=False):
+            if monotonic() < self._again_at:
                 return None
-            return self._try(self.run)
+            if not self._taken_up(self.run, failed=False):
+                return self._try(self.run)
+            self._attempt += 1  # to hand on what it has come to
+            return None
         try:
             candidate = self._going.wait(0)
         except (HeadraceError, OSError) as error:

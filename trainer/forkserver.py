@@ -29,6 +29,7 @@ from headrace.trainer.eta import Eta
 from headrace.trainer.messages import Failed, Job, Message, Progressed, Succeeded
 from headrace.trainer.run_folder import LOG, MESSAGES, STOP
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _MAX_REQUEST = 1 << 20  # bytes
 _LOOK_SECONDS = 0.25  # between two looks whether the run is to stop
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
@@ -169,6 +170,7 @@ def _limit(job: Job) -> None:
         there = sorted(os.sched_getaffinity(0))
         first = os.getpid() % len(there)  # runs that go on side by side do not share the same ones
         os.sched_setaffinity(0, (there[first:] + there[:first])[: job.cpus])
+    os.environ |= dict.fromkeys(THREADS, str(job.cpus))  # for what is loaded from now on, and for children
     data = _data_bytes() + job.memory_mb * 1024 * 1024
     # what a run may take beyond the copy that it starts as; an address-space limit would count torch's 10 GB of
     # mapped but never touched libraries

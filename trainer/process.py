@@ -15,6 +15,7 @@ import msgspec
 
 from headrace.models.errors import RunFailed
 from headrace.models.limits import RunLimits
+from headrace.trainer.forkserver import THREADS
 from headrace.trainer.messages import Failed, Job, Message, Progressed, RunRequest, RunResult
 from headrace.trainer.run_folder import STOP, Messages, entered, is_worked_on
 
@@ -90,7 +91,7 @@ class Trainer:
         self._stop()
         kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
         self._control, theirs = socket.socketpair(socket.AF_UNIX, kind)
-        settings = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1") | {
+        settings = dict.fromkeys(THREADS, "1") | {
             "CUDA_VISIBLE_DEVICES": self._gpus,
             "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve a GB at once, and RLIMIT_DATA counts that
         }

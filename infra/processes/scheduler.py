@@ -131,7 +131,8 @@ def run_scheduler(
     started: int | None = None,
     metrics_port: int = 0,
 ) -> None:
-    """Until SIGTERM or SIGINT. Without the clock, only requests are run: a replay owns the time."""
+    """Until SIGTERM or SIGINT. Without the clock, only requests are run: a replay owns the time. `started` is a replay's
+    first moment; its trainings end with it, all others go on for the next scheduler."""
     stop_when_orphaned()
     for pipeline in file.pipelines.values():  # a standby, too, finds out now
         signer(settings, pipeline), verifier(settings, pipeline)
@@ -149,7 +150,7 @@ def run_scheduler(
         port = stack.enter_context(serving(metrics, metrics_port))
         names = [pipeline.name for pipeline in file.pipelines.values()]
         stack.enter_context(registered(settings.home, role="scheduler", pipelines=names, metrics_port=port))
-        trainer = stack.enter_context(Trainer(detached=True))
+        trainer = stack.enter_context(Trainer(detached=started is None))
         trainer.warm_up()
         leaders = {
             pipeline.name: LeaderThread(

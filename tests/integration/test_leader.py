@@ -20,7 +20,7 @@ from headrace.infra.processes.scheduler import LeaderThread
 from headrace.infra.topics import apply
 from headrace.infra.training import Origin
 from headrace.models.errors import BrokerUnavailable, RegistryRefused, RunFailed
-from headrace.models.facts import Refused, RunEnded, RunTakenUp, RunTriedAgain
+from headrace.models.facts import Refused, RunEnded, RunOverruns, RunTakenUp, RunTriedAgain
 from headrace.models.features import Number, Topic
 from headrace.models.labels import Binary
 from headrace.models.limits import RunLimits
@@ -458,6 +458,22 @@ def test_a_bad_model_is_not_tried_again(settings, schedulers):
     ask(settings, "a")
     assert scheduler.answer("a").reason == "loss_not_finite: step 3"
     assert len(scheduler.training.runs) == 1
+
+
+def test_a_run_that_outlasts_its_next_tick_says_so_once_as_a_fact_and_in_its_records(settings, schedulers):
+    scheduler = schedulers(pipeline=replace(PIPELINE, retrain=[Every("1s")]))
+    scheduler.training.may_end.clear()
+    ask(settings, "a", clock_ms(), on_demand=True)
+    (late,) = scheduler.until("the fact", lambda: scheduler.facts.of(RunOverruns))
+    assert "that tick runs late, once" in late.detail
+    said = scheduler.until(
+        "two records of it",
+        lambda: [one for one in run_records(settings) if isinstance(one, Progressed) and one.overruns][1:],
+    )
+    assert said[0].facts["loss"] == 0.5
+    scheduler.training.may_end.set()
+    assert scheduler.answer("a").outcome == "promoted"
+    assert scheduler.facts.of(RunOverruns) == [late]
 
 
 def cancel(settings, target, run="c"):

@@ -1,5 +1,6 @@
 """A training that goes on over a restart of its scheduler; runs seen and ended from the command line."""
 
+import os
 import signal
 from contextlib import contextmanager
 
@@ -7,7 +8,8 @@ import pytest
 from kit import wait_for
 from test_cli import Cli
 from test_crash_points import BEGIN, check_law_8, place, trainings
-from test_leader import ask, finished, run_records, started
+from test_leader import HOUR, ask, run_records, started
+from test_leader import finished as all_finished
 
 from headrace.infra.names import Names
 from headrace.infra.training import run_folder
@@ -20,9 +22,10 @@ assert place  # the fixture
 
 
 @pytest.fixture
-def held(place):
-    """A pipeline whose trainings wait for as long as the file `hold` is there."""
+def held(settings, place):
+    """A pipeline whose trainings wait for as long as the file `hold` is there; its ticks count from before BEGIN."""
     origin = place('Every("1h")')
+    ask(settings, "first", BEGIN - HOUR // 2)
     (origin.file.path.parent / "hold").touch()
     return origin
 
@@ -35,7 +38,7 @@ def cli(settings, held):
 @contextmanager
 def scheduler(cli, number=signal.SIGTERM):
     """A real one, which begins to train. Ended in order, or by SIGKILL."""
-    with cli.running("scheduler", "delay.py", "--no-clock", "--started", str(BEGIN - 1)) as process:
+    with cli.running("scheduler", "delay.py", "--no-clock") as process:
         yield process
         if number == signal.SIGKILL:
             process.kill()
@@ -43,10 +46,18 @@ def scheduler(cli, number=signal.SIGTERM):
             process.returncode = 0  # as it was meant
 
 
+def finished(settings):
+    return [outcome for outcome in all_finished(settings) if outcome.run != "first"]
+
+
 def until_it_trains(cli, origin, run):
     log = run_folder(cli.settings, Names(cli.settings.prefix, origin.pipeline), run) / "run.log"
-    wait_for("the training to print", lambda: log.exists() and "it trains" in log.read_text())
+    wait_for("the training to print", lambda: log.exists() and log.read_text().endswith("\n"))
     return log.parent
+
+
+def process_of(folder):
+    return int((folder / "run.log").read_text().split()[-1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
@@ -84,8 +95,9 @@ def test_a_run_is_looked_at_while_it_trains_and_cancelled(settings, cli, held):
         shown = cli("runs", "show", "delay.py", "--output", "json").json
         assert (shown["state"], shown["stage"]) == ("started", "train")
         assert shown["facts"].keys() >= {"rows", "holdout_rows", "epoch", "loss", "eta_seconds"}
-        assert cli("runs", "logs", "delay.py").out == "it trains\n"
-        assert cli("runs", "logs", "delay.py", "--output", "json").lines[0]["line"] == "it trains"
+        assert cli("runs", "logs", "delay.py").out == f"it trains in {process_of(folder)}\n"
+        (line,) = cli("runs", "logs", "delay.py", "--output", "json").lines
+        assert (line["run"], line["file"]) == ("a", "run.log")
         reply = cli("runs", "cancel", "delay.py", "a", "--why", "the wrong rows", "--output", "json").json
         assert reply["done"]
         wait_for("its process to end", lambda: not is_worked_on(folder))
@@ -96,3 +108,19 @@ def test_a_run_is_looked_at_while_it_trains_and_cancelled(settings, cli, held):
     for path in folder.glob("run*.log"):
         path.unlink()
     assert "it is gone" in cli.refused("runs", "logs", "delay.py", "a")
+
+
+def test_a_training_that_is_killed_from_outside_is_tried_again_and_both_are_on_record(settings, cli, held):
+    ask(settings, "a", BEGIN)
+    with scheduler(cli):
+        folder = until_it_trains(cli, held, "a")
+        os.kill(process_of(folder), signal.SIGKILL)
+        wait_for("the second attempt", lambda: len(started(settings)) == 2)
+        (held.file.path.parent / "hold").unlink()
+        wait_for("its outcome", lambda: finished(settings))
+        first, second = cli("runs", "show", "delay.py", "--output", "json").json["attempts"]
+    assert (first["attempt"], second["attempt"]) == (1, 2)
+    assert second["after"].startswith("killed: the trainer's process was ended by SIGKILL from outside")
+    assert started(settings)[0].ranges == started(settings)[1].ranges
+    assert len(cli("runs", "logs", "delay.py").out.splitlines()) == 2
+    check_law_8(settings, [BEGIN])
