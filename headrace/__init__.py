@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headrace.models.features import Topic as Topic
     from headrace.models.labels import Binary as Binary
     from headrace.models.labels import Regression as Regression
+    from headrace.models.limits import RunLimits as RunLimits
     from headrace.models.pipeline import Last as Last
     from headrace.models.pipeline import Pipeline as Pipeline
     from headrace.models.protocols import Reason as Reason
@@ -62,6 +63,7 @@ _PLACES = {
         "Topic",
     ),
     "headrace.models.labels": ("Binary", "Regression"),
+    "headrace.models.limits": ("RunLimits",),
     "headrace.models.pipeline": ("Last", "Pipeline"),
     "headrace.models.protocols": ("Reason", "Trained", "Verdict"),  # what users' own triggers, learners, gates return
     "headrace.models.scoring": ("Score",),

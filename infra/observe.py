@@ -55,6 +55,8 @@ class Metrics:
         self._refused = counter("headrace_registry_refused", "Records, models refused", ["pipeline", "reason"])
         self._side_rows = counter("headrace_side_rows", "Side rows applied", ["topic"])
         self._runs = counter("headrace_training_runs", "By outcome", ["pipeline", "outcome"])
+        self._retries = counter("headrace_training_retries", "Attempts beyond a run's first", ["pipeline"])
+        self._overruns = counter("headrace_training_overruns", "Runs that delay a tick", ["pipeline"])
         self._live = gauge(
             "headrace_live_metric", "On labels that came later", ["pipeline", "version", "segment", "metric"]
         )
@@ -136,6 +138,14 @@ class Metrics:
         self._tick.labels(fact.pipeline, fact.source).set(datetime.fromisoformat(fact.tick).timestamp())
 
     @_take.register
+    def _(self, fact: facts.RunTriedAgain) -> None:
+        self._retries.labels(fact.pipeline).inc()
+
+    @_take.register
+    def _(self, fact: facts.RunOverruns) -> None:
+        self._overruns.labels(fact.pipeline).inc()
+
+    @_take.register
     def _(self, fact: facts.LiveMetric) -> None:
         self._live.labels(fact.pipeline, str(fact.version), fact.segment, fact.metric).set(fact.value)
 
@@ -167,7 +177,7 @@ class Metrics:
 
 
 _QUIET = (facts.Predicted, facts.Acknowledged, facts.SideRowsApplied, facts.Lag, facts.LiveMetric)  # many a second
-_BAD = (facts.Refused, facts.DeadLettered, facts.Aborted, facts.Guarded)
+_BAD = (facts.Refused, facts.DeadLettered, facts.Aborted, facts.Guarded, facts.RunTriedAgain, facts.RunOverruns)
 
 
 def log_fact(fact: object) -> None:

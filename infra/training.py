@@ -1,24 +1,32 @@
-"""The leader's port to the trainer: what a run needs as data, and what it came to as a candidate."""
+"""The leader's port to the trainer: what a run needs as data, and what it came to as a candidate.
+
+All that a run was started with lies in its folder, so that the next leader makes the same version of it, whatever the
+pipeline file says by then.
+"""
 
 import hashlib
 import logging
 import os
 import platform
+import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import onnx as onnx_library
+from msgspec.structs import replace
 
 from headrace.infra.artifacts import in_store, put
-from headrace.infra.dataset_files import DatasetFiles
 from headrace.infra.leadership import KafkaRegistry
 from headrace.infra.names import Names
 from headrace.infra.pipeline_file import PipelineFile
+from headrace.infra.run_data import RunData
 from headrace.infra.settings import Settings
 from headrace.infra.sources import archived
+from headrace.models import manifest as manifests
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, RegistryRefused, RunFailed
 from headrace.models.graph_check import check
@@ -30,11 +38,16 @@ from headrace.scheduler.attempts import Candidate
 from headrace.scheduler.decide import Run
 from headrace.streams.codec import clock_ms
 from headrace.trainer import process
-from headrace.trainer.messages import Champion, RunRequest, RunResult
+from headrace.trainer.messages import Champion, Failed, RunRequest, RunResult
 from headrace.trainer.run import MODEL
+from headrace.trainer.run_folder import STOP, has_outcome, is_worked_on, said
 
 _log = logging.getLogger("headrace.scheduler")
-_TIME_LIMIT_SECONDS = 3_600.0
+_MANIFEST, _SOURCES, _REQUEST = "manifest.json", "sources.zip", "request.json"  # as they were when the run began
+RUNS = "runs"  # a folder for each
+_KEPT_RUNS = 100
+_ROWS = ("rows", "holdout_rows")  # told once, true of all that comes after
+_NOWHERE = Blob(sha256="", size=0, partition=0, offset=0, chunks=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +64,6 @@ class Origin:
         return name
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    """What a manifest says of where a version comes from."""
-
-    run: Run
-    parent: int = 0
-    ranges: tuple[OffsetRange, ...] = ()
-    as_of: str = ""
-    sources: bytes  # as they were when the training began
-    known_sources: Blob | None = None  # of the newest version: on record, so that no gc takes them
-    source: str
-    git_commit: str
-
-
 class LocalTraining:
     """Trainings as forks on this machine."""
 
@@ -73,34 +72,67 @@ class LocalTraining:
     ) -> None:
         self._settings, self._names, self._origin = settings, names, origin
         self._trainer, self._registry = trainer, registry
-        self._home = settings.home / "training" / names.store_namespace
-        self._files = DatasetFiles(settings, names, self._home / "dataset")
+        self._home = training_home(settings, names)
+        self._data = RunData(settings, names, self._home, keep=self._in_use())
         self._champion = Champion()
 
-    def start(self, run: Run, at: int, versions: Versions) -> "LocalAttempt":
-        ranges = self._files.fetch()
-        out = self._home / "runs" / run.run
+    @property
+    def host(self) -> str:
+        return socket.gethostname()
+
+    def fetch(self, ranges: tuple[OffsetRange, ...]) -> tuple[OffsetRange, ...]:
+        return self._data.fetch(ranges)
+
+    def start(self, run: Run, at: int, versions: Versions, ranges: tuple[OffsetRange, ...]) -> "LocalAttempt":
+        """What a leader needs to take it up is written before there is a process."""
+        folder, file = self._folder(run.run), self._origin.file
         request = RunRequest(
             run=run.run,
             loader="headrace.infra.pipeline_file:read_pipeline",
-            pipeline=f"{self._origin.file.path}:{self._origin.name_in_file}",
+            pipeline=f"{file.path}:{self._origin.name_in_file}",
             at_ms=at,
-            data=str(self._files.folder),
-            out=str(out),
-            cache=str(self._settings.home / "training" / "cache"),
+            data=str(self._data.folder),
+            out=str(folder),
+            cache=str(self._settings.home.absolute() / "training" / "cache"),
             champion=self._served_now(versions),
-            import_path=(str(self._origin.file.path.parent),),
+            import_path=(str(file.path.parent),),
+            threads=self._origin.pipeline.run.cpus,
         )
         parent = versions.champion.version if versions.champion else 0
-        known = self._published_sources(versions)
-        made = self._made(run, parent=parent, ranges=ranges, as_of=iso(at), known_sources=known)
-        going = self._trainer.start(request, time_limit_s=_TIME_LIMIT_SECONDS)
-        return LocalAttempt(going, out, ranges, lambda result, graph: self._candidate(made, result, graph))
+        draft = self._draft(run, parent=parent, ranges=ranges, as_of=iso(at))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _SOURCES).write_bytes(archived(file.path))
+        (folder / _REQUEST).write_bytes(msgspec.json.encode(request))
+        (folder / _MANIFEST).write_bytes(manifests.encode(draft))
+        going = self._trainer.start(request, self._origin.pipeline.run)
+        return self._attempt(going, folder, draft, versions)
+
+    def take_up(self, run: str, versions: Versions, *, failed: bool) -> "LocalAttempt | None":
+        folder = self._folder(run)
+        alive, messages = is_worked_on(folder), said(folder)
+        if not alive and (not has_outcome(messages) or (isinstance(messages[-1], Failed) and not failed)):
+            return None
+        try:
+            draft = manifests.decode((folder / _MANIFEST).read_bytes())
+        except (OSError, RegistryRefused) as error:
+            _log.warning("run %s is begun anew: %s", run, error)
+            self.stop(run)
+            return None
+        return self._attempt(process.Run(folder), folder, draft, versions)
+
+    def stop(self, run: str) -> None:
+        if is_worked_on(self._folder(run)):
+            (self._folder(run) / STOP).touch()
+
+    def stop_others(self, runs: Sequence[str]) -> None:
+        for folder in self._folders():
+            if folder.name not in runs:
+                self.stop(folder.name)
 
     def initial(self, path: str) -> Candidate:
         """The user's own graph, by the contract in `models/session.py`, with the declaration's features."""
-        pipeline = self._origin.pipeline
-        place = (self._origin.file.path.parent / path).resolve()
+        pipeline, file = self._origin.pipeline, self._origin.file
+        place = (file.path.parent / path).resolve()
         try:
             graph = place.read_bytes()
             check(graph, pipeline.operators)
@@ -109,43 +141,48 @@ class LocalTraining:
             raise BadInput(f"Pipeline.initial: expected an ONNX file, {place} cannot be read: {error}") from error
         except RegistryRefused as error:
             raise BadInput(f"Pipeline.initial: {place} does not fit the features: {error.detail}") from error
-        made = self._made(Run(run="initial", tick=None, trigger=f"initial={path}"))
-        sources = self._put_sources(made)
+        draft = self._draft(Run(run="initial", tick=None, trigger=f"initial={path}"))
+        sources = put(self._settings, archived(file.path))
         return Candidate(
             promote=True,
             reason=f"the model that the pipeline starts with, {path}",
             onnx=self._placed(graph),
-            manifest=lambda version, blob: self._manifest(made, sources, None, version, blob),
+            manifest=lambda version, blob: _published(draft, sources, version, blob),
         )
 
-    def _made(self, run: Run, **where: Any) -> _Made:
-        file = self._origin.file
-        return _Made(run=run, sources=archived(file.path), source=file.source, git_commit=file.git_commit, **where)
+    def _attempt(self, going: process.Run, folder: Path, draft: Manifest, versions: Versions) -> "LocalAttempt":
+        return LocalAttempt(going, folder, lambda result: self._candidate(folder, draft, result, versions))
 
-    def _candidate(self, made: _Made, result: RunResult, graph: bytes) -> Candidate:
+    def _candidate(self, folder: Path, draft: Manifest, result: RunResult, versions: Versions) -> Candidate:
         """What goes to the object store, and the sources, are written before the leader's transaction begins."""
-        sources = self._put_sources(made) if result.promote else None
+        try:
+            graph, archive = (folder / MODEL).read_bytes(), (folder / _SOURCES).read_bytes()
+        except OSError as error:
+            raise RunFailed("crashed", f"the run left no model: {error}") from error
+        sources = self._put_sources(archive, versions) if result.promote else None
+        made = _with_result(draft, result)
         return Candidate(
             promote=result.promote,
             reason=result.verdict,
             onnx=self._placed(graph) if result.promote else graph,
-            manifest=lambda version, blob: self._manifest(made, sources, result, version, blob),
+            manifest=lambda version, blob: _published(made, sources, version, blob),
             rows=result.rows,
             holdout_rows=result.holdout_rows,
             metrics=result.metrics,
             champion_metrics=result.champion_metrics,
             seconds=result.seconds,
+            curves=result.curves,
         )
 
     def _placed(self, graph: bytes) -> bytes | Blob:
         return put(self._settings, graph) if in_store(self._settings, len(graph)) else graph
 
-    def _put_sources(self, made: _Made) -> Blob:
-        """Those of the version before where they are the same."""
-        known = made.known_sources
-        if known is not None and known.sha256 == hashlib.sha256(made.sources).hexdigest():
+    def _put_sources(self, archive: bytes, versions: Versions) -> Blob:
+        """Those of the version before where they are the same: they are on record, so no gc takes them."""
+        known = self._published_sources(versions)
+        if known is not None and known.sha256 == hashlib.sha256(archive).hexdigest():
             return known
-        return put(self._settings, made.sources)
+        return put(self._settings, archive)
 
     def _published_sources(self, versions: Versions) -> Blob | None:
         if not versions.newest:
@@ -178,45 +215,92 @@ class LocalTraining:
         self._champion = Champion(version=version, onnx=str(path), schema=manifest.schema)
         return self._champion
 
-    def _manifest(
-        self, made: _Made, sources: Blob | None, result: RunResult | None, version: int, graph: Blob
-    ) -> Manifest:
+    def _draft(self, run: Run, *, parent: int = 0, ranges: tuple[OffsetRange, ...] = (), as_of: str = "") -> Manifest:
+        """What is known of a version before it is trained."""
         pipeline, origin = self._origin.pipeline, self._origin
         return Manifest(
             pipeline=pipeline.name,
-            version=version,
-            parent=made.parent,
+            version=0,
+            parent=parent,
             task=pipeline.label.task,
             features=tuple(pipeline.features),
             schema=pipeline.schema,
-            onnx=graph,
-            run=made.run.run,
-            tick=made.run.tick_text,
-            trigger=made.run.trigger,
-            created_at=iso(clock_ms()),
+            onnx=_NOWHERE,
+            run=run.run,
+            tick=run.tick_text,
+            trigger=run.trigger,
+            created_at="",
             created_by=origin.by,
-            ranges=made.ranges,
-            dataset_sha256=result.dataset_sha256 if result else "",
-            rows=result.rows if result else 0,
-            holdout_rows=result.holdout_rows if result else 0,
-            trained_from=result.trained_from if result else "",
-            trained_through=result.trained_through if result else "",
-            null_shares=result.null_shares if result else {},
-            hyperparameters=result.hyperparameters if result else {},
-            metrics=result.metrics if result else {},
-            champion_metrics=result.champion_metrics if result else {},
-            verdict=result.verdict if result else "",
-            libraries=result.libraries if result else {"onnx": onnx_library.__version__},
-            source=made.source,
-            git_commit=made.git_commit,
-            golden=result.golden if result else None,
-            reference=result.reference if result else None,
-            numbers=result.numbers if result else {},
-            sources=sources,
+            ranges=ranges,
+            dataset_sha256="",
+            rows=0,
+            holdout_rows=0,
+            trained_from="",
+            trained_through="",
+            null_shares={},
+            hyperparameters={},
+            metrics={},
+            champion_metrics={},
+            verdict="",
+            libraries={"onnx": onnx_library.__version__},
+            source=origin.file.source,
+            git_commit=origin.file.git_commit,
             pipeline_file=f"{origin.file.path.name}:{origin.name_in_file}",
-            as_of=made.as_of,
-            platform=result.platform if result else platform.platform(),
+            as_of=as_of,
+            platform=platform.platform(),
         )
+
+    def _folder(self, run: str) -> Path:
+        return self._home / RUNS / run
+
+    def _folders(self) -> list[Path]:
+        """Oldest first, as their names sort."""
+        return sorted((self._home / RUNS).glob("*/"))
+
+    def _in_use(self) -> set[Path]:
+        """Folders that a training reads which goes on. Of those that have ended, the newest are kept."""
+        alive = [folder for folder in self._folders() if is_worked_on(folder)]
+        for ended in [folder for folder in self._folders() if folder not in alive][:-_KEPT_RUNS]:
+            shutil.rmtree(ended, ignore_errors=True)
+        found = set()
+        for folder in alive:
+            with suppress(OSError, msgspec.DecodeError):
+                found.add(Path(msgspec.json.decode((folder / _REQUEST).read_bytes(), type=RunRequest).data))
+        return found
+
+
+def _with_result(draft: Manifest, result: RunResult) -> Manifest:
+    return replace(
+        draft,
+        dataset_sha256=result.dataset_sha256,
+        rows=result.rows,
+        holdout_rows=result.holdout_rows,
+        trained_from=result.trained_from,
+        trained_through=result.trained_through,
+        null_shares=result.null_shares,
+        hyperparameters=result.hyperparameters,
+        metrics=result.metrics,
+        champion_metrics=result.champion_metrics,
+        verdict=result.verdict,
+        libraries=result.libraries,
+        golden=result.golden,
+        reference=result.reference,
+        numbers=result.numbers,
+        platform=result.platform,
+    )
+
+
+def _published(made: Manifest, sources: Blob | None, version: int, graph: Blob) -> Manifest:
+    return replace(made, version=version, onnx=graph, sources=sources, created_at=iso(clock_ms()))
+
+
+def training_home(settings: Settings, names: Names) -> Path:
+    """Where a pipeline's trainings have their files."""
+    return settings.home.absolute() / "training" / names.store_namespace
+
+
+def run_folder(settings: Settings, names: Names, run: str) -> Path:
+    return training_home(settings, names) / RUNS / run
 
 
 def baseline_of(pipeline: Pipeline) -> Champion:
@@ -226,37 +310,21 @@ def baseline_of(pipeline: Pipeline) -> Champion:
 
 
 class LocalAttempt:
-    """A fork that trains."""
+    """A process that trains, or has."""
 
-    def __init__(
-        self,
-        going: process.Run,
-        out: Path,
-        ranges: tuple[OffsetRange, ...],
-        candidate: Callable[[RunResult, bytes], Candidate],
-    ) -> None:
-        self._going, self._out, self._ranges, self._candidate = going, out, ranges, candidate
-        self._progress: tuple[str, dict[str, float]] = ("start", {})
-
-    @property
-    def ranges(self) -> tuple[OffsetRange, ...]:
-        return self._ranges
+    def __init__(self, going: process.Run, folder: Path, candidate: Callable[[RunResult], Candidate]) -> None:
+        self._going, self._folder, self._candidate = going, folder, candidate
+        self._stage: str = "start"
+        self._facts: dict[str, float] = {}
+        self._rows: dict[str, float] = {}
 
     def progress(self) -> tuple[str, dict[str, float]]:
-        return self._progress
+        return self._stage, self._rows | self._facts
 
     def wait(self, seconds: float) -> Candidate | None:
         result = self._going.wait(seconds, self._heard)
-        if result is None:
-            return None
-        try:
-            graph = (self._out / MODEL).read_bytes()
-        except OSError as error:
-            raise RunFailed("crashed", f"the run left no model: {error}") from error
-        return self._candidate(result, graph)
-
-    def cancel(self) -> None:
-        self._going.cancel()
+        return None if result is None else self._candidate(result)
 
     def _heard(self, stage: str, facts: dict[str, float]) -> None:
-        self._progress = (stage, facts)
+        self._stage, self._facts = stage, facts
+        self._rows |= {name: value for name, value in facts.items() if name in _ROWS}

@@ -132,6 +132,34 @@ class TickScored:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunTriedAgain:
+    """An attempt failed through no fault of its rows or model."""
+
+    pipeline: str
+    run: str
+    attempt: int  # the next one's number
+    seconds: float  # until then
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTakenUp:
+    """A training that outlived its leader has another one, as far as it had come."""
+
+    pipeline: str
+    run: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOverruns:
+    """A training is not expected to end before its pipeline's next tick, which so runs late."""
+
+    pipeline: str
+    run: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LiveMetric:
     """Of labels that came after their predictions, over the newest rows of a version: that it served, or that it
     scored beside the one that did."""

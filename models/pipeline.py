@@ -9,6 +9,7 @@ from headrace.models.durations import milliseconds
 from headrace.models.errors import DeclarationError
 from headrace.models.features import Aggregate, AnyFeature, Column, Function, Lookup, Topic, columns_of, fields_of
 from headrace.models.labels import Label
+from headrace.models.limits import RunLimits
 from headrace.models.metrics import METRICS, OF_TASK
 from headrace.models.protocols import Judge, Learner, Shadows, TakesBack, Trigger
 from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
@@ -56,6 +57,7 @@ class Pipeline:
     label: Label
     learner: Learner | None = None
     train_on: Last = field(default_factory=lambda: Last("52w"))
+    run: RunLimits = field(default_factory=RunLimits)  # what a training may take of its machine
     retrain: Sequence[Trigger] = ()
     score: Sequence[Score] = ()  # by schedule, beside the events
     gate: Judge | None = None
@@ -158,6 +160,8 @@ class Pipeline:
         for trigger in self.retrain:
             if isinstance(trigger, type) or not isinstance(trigger, Trigger):
                 raise DeclarationError("Pipeline.retrain", "triggers", trigger, "For example [Cron('0 3 * * mon', …)].")
+        if not isinstance(self.run, RunLimits):
+            raise DeclarationError("Pipeline.run", "RunLimits(…)", self.run, 'For example RunLimits(time="2h").')
         if not isinstance(self.train_on, Last):
             raise DeclarationError("Pipeline.train_on", "Last(window, holdout=…)", self.train_on, "Use Last.")
         metric, known = getattr(self.gate, "metric", None), OF_TASK[self.label.task]

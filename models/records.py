@@ -141,24 +141,33 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True, tag="requested", tag_
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started", tag_field="kind"):
+    """An attempt begins: written before its process, so that there is none which is not on record."""
+
     run: str
     pipeline: str
     at: str
     tick: str  # scheduled time, RFC 3339 UTC
     trigger: str
     ranges: tuple[OffsetRange, ...]
+    attempt: int = 1
+    after: str = ""  # why the attempt before this one failed
+    host: str = ""  # where it trains
+    limits: dict[str, float] = {}  # seconds, memory_mb, cpus, nice, attempts
+    overruns: str = ""  # the next tick, which it is not expected to end before: by how long the newest runs took
 
 
 class Progressed(msgspec.Struct, frozen=True, kw_only=True, tag="progressed", tag_field="kind"):
     run: str
     pipeline: str
     at: str
-    stage: str
-    facts: dict[str, float]
+    stage: str  # of the training, or retry: waiting for the next attempt, or attached: another leader took it up
+    facts: dict[str, float]  # rows, holdout_rows; epoch, loss, eta_seconds, … of the stage; attempt, seconds of a retry
+    why: str = ""  # of a retry
+    overruns: str = ""  # the next tick, which it is not expected to end before
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", tag_field="kind"):
-    """The end of a run. `outcome`: promoted, rejected (by the gate), failed, or not_due."""
+    """The end of a run. `outcome`: promoted, published, rejected (by the gate), failed, cancelled, or not_due."""
 
     run: str
     pipeline: str
@@ -173,9 +182,10 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", tag_fi
     metrics: dict[str, float] = {}
     champion_metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}  # by stage
+    curves: dict[str, list[float]] = {}  # a learner's, by name: one value per epoch, for example
 
 
-Asking = Move | Literal["unpin", "alias", "archive", "import", "pause", "resume"]
+Asking = Move | Literal["unpin", "alias", "archive", "import", "pause", "resume", "cancel"]
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked", tag_field="kind"):
@@ -193,6 +203,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked", tag_field="k
     champion: int | None = None  # refused where another version serves by then: the reason would no longer hold
     activate_at: Activation | None = None
     manifest: Blob | None = None  # of an import: its bytes, and the graph's, are on the artifacts topic already
+    target: str = ""  # the run to cancel
 
 
 class Replied(msgspec.Struct, frozen=True, kw_only=True, tag="replied", tag_field="kind"):

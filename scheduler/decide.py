@@ -6,6 +6,7 @@ does another request that finds the tick due first; the dead run's own then gets
 and uses none up. Request ids that were answered get the same answer again.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,9 @@ from headrace.scheduler.next_ticks import next_of
 from headrace.scheduler.triggers import reasons_of
 
 NOT_DUE = "not_due"  # an outcome that uses no tick up
+
+_TRAINED = ("promoted", "published", "rejected")
+_TYPICAL = 5  # runs that say how long the next one takes
 
 _REMEMBERED = 10_000
 """Answered requests and used ticks kept. A request comes again right after a crash, not ten thousand requests later."""
@@ -87,6 +91,7 @@ class PipelineRuns:
     _used: dict[int, str] = field(default_factory=dict)  # tick → the run that used it up
     paused: Paused | None = None  # who did, and why
     _last_end: int = 0
+    _durations: deque[float] = field(default_factory=lambda: deque(maxlen=_TYPICAL))  # seconds, of the newest runs
     _origin: int | None = None  # the oldest request's time
 
     def apply(self, record: RunRecord) -> None:
@@ -143,6 +148,16 @@ class PipelineRuns:
         """The record of a run that started and has no outcome."""
         return self._open.get(run)
 
+    @property
+    def open(self) -> Sequence[str]:
+        """Runs that started and have no outcome."""
+        return tuple(self._open)
+
+    @property
+    def durations(self) -> Sequence[float]:
+        """Seconds that the newest runs took, from the start of the attempt that made it."""
+        return tuple(self._durations)
+
     def used_by(self, tick: int) -> str | None:
         """The run that used this tick up."""
         return self._used.get(tick)
@@ -151,8 +166,10 @@ class PipelineRuns:
         started = self._open.pop(record.run, None)
         self._finished[record.run] = record
         _trim(self._finished)
+        if started and record.outcome in _TRAINED:
+            self._durations.append((_ms(record.at) - _ms(started.at)) / 1000)
         if record.outcome != NOT_DUE:
-            self._last_end = max(self._last_end, to_ms(datetime.fromisoformat(record.at)))
+            self._last_end = max(self._last_end, _ms(record.at))
             self._use(record.tick or (started.tick if started else ""), record.run)
 
     def _use(self, tick: str, run: str) -> None:
@@ -198,6 +215,10 @@ def _by_triggers(triggers: Sequence[Trigger], request: Requested, runs: Pipeline
         why_not.append("no trigger is due")
     why_not.append("none is scheduled" if upcoming is None else f"the next is scheduled at {iso(upcoming)}")
     return NotDue(run=request.run, reason="; ".join(why_not))
+
+
+def _ms(moment: str) -> int:
+    return to_ms(datetime.fromisoformat(moment))
 
 
 def _trim(remembered: dict[int, str] | dict[str, Finished] | dict[str, InRegistry]) -> None:

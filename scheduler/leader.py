@@ -70,18 +70,21 @@ class Leader:
         observer: Observer,
         started: int | None = None,
         verify: Verify = accepted,
+        trains: bool = True,
     ) -> None:
+        """Without `trains` it answers requests for moves, and leaves the runs to the next leader."""
         self._pipeline, self._name = pipeline, name
         self._log, self._writer, self._training = log, writer, training
         self._live, self._observer = live, observer
-        self._attempts = Attempts(pipeline.name, writer, training)
         self._runs = PipelineRuns(pipeline=pipeline.name, started=started)
+        self._attempts = Attempts(pipeline, writer, training, observer, lambda: self._runs.durations)
         self._ledger = Ledger(pipeline.name, registry_log, observer, verify)
         self._publisher = Publisher(pipeline.name, name, self._ledger, writer, pipeline.shadow)
-        self._replies = Replies(pipeline.name, self._ledger, writer, clock_ms)
+        self._replies = Replies(pipeline.name, self._ledger, writer, clock_ms, self._cancel)
         self._guard = Guard(pipeline, observer, new_run_id, clock_ms)
         self._waiting: dict[str, Requested] = {}  # by run, oldest first
-        self._begun = False
+        self._trains = trains
+        self._begun = self._swept = False
         self._due_at: int | None = None  # the clock woke us at this time, Unix ms
 
     def wake(self, now: int) -> None:
@@ -93,23 +96,32 @@ class Leader:
 
     def step(self) -> None:
         """Whoever is to have a say while a training goes on stands between the replies and the run."""
+        led = self._log.leads  # all that there is was read, if it led before
         self._read(_POLL_SECONDS)
-        if not self._log.leads:
+        if not (led and self._log.leads):
             if self._attempts.run is not None:
                 raise LeadershipLost(self._pipeline.name)
             return
         if self._pipeline.initial and not self._ledger.begun:
             self._publish_initial(self._pipeline.initial)
         self._look_after_what_serves()
-        if self._attempts.run is None:
-            self._ask_for_what_is_due()
-            self._take_up_requests()
-        else:
-            self._look_after_training(self._attempts.run)
+        if self._trains:
+            self._train()
 
     def close(self) -> None:
-        """It leads no more, whatever the reason."""
+        """It leads no more, whatever the reason; a training goes on as long as its process may."""
         self._attempts.let_go()
+
+    def _train(self) -> None:
+        if not self._swept:
+            self._training.stop_others(self._runs.open)
+            self._swept = True
+        if self._attempts.run is not None:
+            self._look_after_training(self._attempts.run)
+        else:
+            self._take_up_requests()
+        if self._attempts.run is None:
+            self._ask_for_what_is_due()
 
     def _take_up_requests(self) -> None:
         """One after the other, up to one that trains."""
@@ -186,7 +198,7 @@ class Leader:
         self._look_after_what_serves()  # by the same numbers: a replay waits for what follows from them
         decision = decide(self._pipeline.retrain, request, self._runs, live)
         if isinstance(decision, Run):
-            failure = self._attempts.start(decision, request, self._versions)
+            failure = self._attempts.start(decision, request, self._versions, self._runs.died(decision.run))
             if failure is not None:
                 self._end(finished(name, decision.run, "failed", failure.reason, tick=decision.tick_text))
                 self._live.reset(self._runs.last_end)
@@ -215,8 +227,27 @@ class Leader:
             self._end(failed, self._attempts.seconds)
         self._live.reset(self._runs.last_end)
 
+    def _cancel(self, asked: Asked, reply: Replied) -> None:
+        """(1) the process is told to end, (2) outcome and reply are on record. Between them, it comes again."""
+        goes_on = self._attempts.run is not None and self._attempts.run.run == asked.target
+        if not goes_on and asked.target not in self._waiting:
+            ended = self._runs.outcome(asked.target)
+            if ended is None:
+                raise RegistryRefused("unknown_run", f"no run {asked.target!r} waits or goes on")
+            raise RegistryRefused("ended", f"run {asked.target} is {ended.outcome} since {ended.at}")
+        run, started = self._attempts.run, self._runs.died(asked.target)
+        tick = run.tick_text if goes_on and run is not None else started.tick if started is not None else ""
+        self._training.stop(asked.target)
+        why = f"by {asked.by}" + (f": {asked.why}" if asked.why else "")
+        outcome = finished(self._pipeline.name, asked.target, "cancelled", why, tick=tick)
+        self._writer.record(outcome, reply)
+        self._waiting.pop(asked.target, None)
+        if goes_on:
+            self._attempts.let_go()
+        self._ended(outcome)
+
     def _publish_once(self, run: Run, candidate: Candidate) -> None:
-        """`Started` fenced whoever led before us: what it published last is on record by now, and is not done twice."""
+        """What began the run here fenced whoever led before: what that one published is on record, not done twice."""
         self._follow_registry()
         known = self._runs.version_of(run.run)
         other = None if run.tick is None else self._runs.used_by(run.tick)

@@ -19,8 +19,17 @@ _REMEMBERED = 1_000  # answered requests: one comes back within a poll or two
 class Replies:
     """In the order in which they asked, each once: a move whose reply is on the topic is not waiting."""
 
-    def __init__(self, pipeline: str, ledger: Ledger, writer: Writer, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        pipeline: str,
+        ledger: Ledger,
+        writer: Writer,
+        clock_ms: Callable[[], int],
+        cancel: Callable[[Asked, Replied], None],
+    ) -> None:
+        """`cancel` ends the run that is asked for and writes the reply with its outcome. Raises RegistryRefused."""
         self._pipeline, self._ledger, self._writer, self._clock_ms = pipeline, ledger, writer, clock_ms
+        self._cancel = cancel
         self._waiting: dict[str, Asked] = {}  # by run, oldest first
         self._given: deque[str] = deque(maxlen=_REMEMBERED)  # runs: our own requests come back from the topic
 
@@ -43,6 +52,8 @@ class Replies:
                     self._import(asked)
                 elif asked.move in ("pause", "resume"):
                     self._pause(asked)
+                elif asked.move == "cancel":
+                    self._cancel(asked, self._reply(asked))
                 else:
                     self._move(asked)
             except RegistryRefused as error:

@@ -69,6 +69,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     time_limit_s: float
     memory_mb: int  # beyond what the trainer's process has at its start
     niceness: int
+    cpus: int = 1
 
 
 class Progressed(msgspec.Struct, frozen=True, tag="progressed", tag_field="kind"):

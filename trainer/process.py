@@ -1,6 +1,5 @@
 """request → forkserver → result: the scheduler's side of a training. Whatever dies over there is a RunFailed here."""
 
-import contextlib
 import os
 import socket
 import subprocess
@@ -8,13 +7,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
 from headrace.models.errors import RunFailed
+from headrace.models.limits import RunLimits
+from headrace.trainer.forkserver import THREADS
 from headrace.trainer.messages import Failed, Job, Message, Progressed, RunRequest, RunResult
+from headrace.trainer.run_folder import STOP, Messages, entered, is_worked_on
 
 # torch._dynamo comes with the first optimiser: 2.4 s and 900 modules that a run would import again and again
 PRELOAD = (
@@ -24,19 +27,21 @@ PRELOAD = (
     "torch.onnx.utils",
     "numpy.ma",
 )
+_LOOK_SECONDS = 0.02
+_LIMITS = RunLimits()
 OnProgress = Callable[[str, dict[str, float]], None]
 
 
 class Trainer:
     """Owns the forkserver: started with the first run, or by `warm_up`, and again when it died. Close it in the end."""
 
-    def __init__(
-        self, preload: Sequence[str] = PRELOAD, *, memory_mb: int = 8192, niceness: int = 5, gpus: str = ""
-    ) -> None:
-        """`gpus` is CUDA_VISIBLE_DEVICES of the runs: none by default."""
-        self._preload, self._memory_mb, self._niceness, self._gpus = tuple(preload), memory_mb, niceness, gpus
+    def __init__(self, preload: Sequence[str] = PRELOAD, *, detached: bool = False, gpus: str = "") -> None:
+        """`detached`: runs go on when this process ends, whatever ends it, until somebody takes them up or their time
+        is over. Otherwise they end with it. `gpus` is CUDA_VISIBLE_DEVICES of the runs: none by default."""
+        self._preload, self._detached, self._gpus = tuple(preload), detached, gpus
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._leash = os.pipe()  # runs that are not detached hold the one end, and end when the other is gone
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -52,25 +57,33 @@ class Trainer:
         with self._lock:
             self._running()
 
-    def start(self, request: RunRequest, *, time_limit_s: float = 3600.0) -> "Run":
-        """Returns at once. Raises RunFailed("crashed") where no forkserver can be reached."""
-        ours, theirs = socket.socketpair()
-        job = Job(request=request, time_limit_s=time_limit_s, memory_mb=self._memory_mb, niceness=self._niceness)
-        with self._lock, theirs:
+    def start(self, request: RunRequest, limits: RunLimits = _LIMITS) -> "Run":
+        """Returns at once. Raises RunFailed: no_forkserver where none can be reached, busy where the run goes on."""
+        job = Job(
+            request=request,
+            time_limit_s=limits.time_s,
+            memory_mb=limits.memory_mb,
+            niceness=limits.nice,
+            cpus=limits.cpus,
+        )
+        folder = Path(request.out)
+        with self._lock, entered(folder) as held:
+            held_by_it = [held] if self._detached else [held, self._leash[0]]
             for _attempt in (1, 2):  # the second one with a new forkserver: the first may have died between runs
                 try:
-                    socket.send_fds(self._running(), [msgspec.json.encode(job)], [theirs.fileno()])
+                    socket.send_fds(self._running(), [msgspec.json.encode(job)], held_by_it)
                 except (BrokenPipeError, ConnectionResetError):
                     self._stop()
                 else:
-                    return Run(ours)
-        ours.close()
-        raise RunFailed("crashed", "the trainer's forkserver dies at its start; its messages are on standard error")
+                    return Run(folder)
+        raise RunFailed("no_forkserver", "the trainer's forkserver dies at its start; see its words on standard error")
 
     def close(self) -> None:
-        """Runs that still go on end with it only where nobody holds their handle: cancel them first."""
+        """Ends the runs that still go on, unless they are detached."""
         with self._lock:
             self._stop()
+            for end in self._leash:
+                os.close(end)
 
     def _running(self) -> socket.socket:
         if self._control is not None and self._process is not None and self._process.poll() is None:
@@ -78,7 +91,7 @@ class Trainer:
         self._stop()
         kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
         self._control, theirs = socket.socketpair(socket.AF_UNIX, kind)
-        settings = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1") | {
+        settings = dict.fromkeys(THREADS, "1") | {
             "CUDA_VISIBLE_DEVICES": self._gpus,
             "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve a GB at once, and RLIMIT_DATA counts that
         }
@@ -102,47 +115,41 @@ class Trainer:
 
 
 class Run:
-    """One training that is going on. One thread waits for it; `cancel` may come from another."""
+    """One training that goes on, or has ended, as its folder tells. One thread waits for it; `cancel` may come from
+    another."""
 
-    def __init__(self, outcome: socket.socket) -> None:
-        self._socket = outcome
-        self._pending = b""
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._messages = folder, Messages(folder)
         self._done: RunResult | RunFailed | None = None
+        self._cancelled = threading.Event()
 
     def wait(self, timeout: float | None = None, on_progress: OnProgress | None = None) -> RunResult | None:
-        """The result, or None after `timeout` seconds. Raises RunFailed: timeout, memory, crashed, cancelled, …"""
+        """The result, or None after `timeout` seconds. Raises RunFailed: timeout, memory, crashed, gone, …"""
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._look(on_progress)
         while self._done is None:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+            left = _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, deadline - time.monotonic())
+            if left <= 0:
                 return None
-            self._receive(left, on_progress)
+            self._cancelled.wait(left)
+            self._look(on_progress)
         if isinstance(self._done, RunFailed):
             raise self._done
         return self._done
 
     def cancel(self) -> None:
-        """The training is killed; whoever waits for it gets RunFailed("cancelled")."""
-        if self._done is None:
-            self._done = RunFailed("cancelled", "stopped on request")
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        """The training is told to stop; whoever waits for it gets RunFailed("cancelled")."""
+        self._cancelled.set()
+        (self._folder / STOP).touch()
 
-    def _receive(self, timeout: float | None, on_progress: OnProgress | None) -> None:
-        self._socket.settimeout(timeout)
-        try:
-            data = self._socket.recv(1 << 16)
-        except TimeoutError:
-            return
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            self._finish(RunFailed("crashed", "the trainer's process is gone without a word"))
-            return
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        for line in filter(None, lines):
-            with contextlib.suppress(msgspec.DecodeError):  # cut off by its writer's death; the next line says how
-                self._hear(msgspec.json.decode(line, type=Message), on_progress)
+    def _look(self, on_progress: OnProgress | None) -> None:
+        alive = is_worked_on(self._folder)  # before what it said is read: its last word comes before its end
+        for message in self._messages.new():
+            self._hear(message, on_progress)
+        if self._cancelled.is_set():
+            self._finish(RunFailed("cancelled", "stopped on request"))
+        elif not alive:
+            self._finish(RunFailed("gone", "its processes ended without a word, as after a reboot or a kill"))
 
     def _hear(self, message: Message, on_progress: OnProgress | None) -> None:
         if isinstance(message, Progressed):
@@ -156,4 +163,3 @@ class Run:
     def _finish(self, outcome: RunResult | RunFailed) -> None:
         if self._done is None:
             self._done = outcome
-        self._socket.close()

@@ -89,7 +89,8 @@ def _fit(
         curves["loss"].append(total / len(training))
         judged = _validate(module, rows, validation, loss_of, settings.batch_size) if held else curves["loss"][-1]
         curves["validation_loss"].append(judged)
-        context.progress({"epoch": epoch, "loss": curves["loss"][-1], "validation_loss": judged})
+        facts = {"epoch": epoch, "epochs": settings.epochs}
+        context.progress({**facts, "loss": curves["loss"][-1], "validation_loss": judged})
         if not math.isfinite(judged):
             raise RunFailed("loss_not_finite", f"the validation loss is {judged} after epoch {epoch}; lower lr")
         if judged < best:

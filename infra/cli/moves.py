@@ -170,7 +170,7 @@ def ask_and_show(
     meant = f"version {reply.version}" if reply.version else "the baseline" if serves else ""
     print_facts(
         [
-            ("done", " ".join(filter(None, (move, said.get("alias", ""), meant)))),
+            ("done", " ".join(filter(None, (move, said.get("alias", ""), said.get("target", ""), meant)))),
             ("pipeline", reply.pipeline),
             ("seq", reply.seq or ""),
             ("at", reply.at),

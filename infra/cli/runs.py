@@ -1,9 +1,10 @@
-"""`headrace runs list|show`: what was asked for, and what became of it."""
+"""`headrace runs list|show|logs|cancel`: what was asked for, what becomes of it, and an end to it."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.infra.cli.moves import Why, ask_and_show
 from headrace.infra.cli.output import (
     Output,
     OutputOption,
@@ -18,6 +19,10 @@ from headrace.infra.cli.places import named
 
 if TYPE_CHECKING:
     from headrace.infra.services.catalog import RunFacts
+
+
+_CURVE_POINTS = 12
+_Run = Annotated[str | None, typer.Argument(help="its id or the beginning of it; the newest if not given")]
 
 
 def register(app: typer.Typer) -> None:
@@ -58,9 +63,7 @@ def register(app: typer.Typer) -> None:
     @runs.command(epilog="Example: headrace runs show flights.py 2025-07-07T030000Z")
     def show(
         file: PipelineArgument,
-        run: Annotated[
-            str | None, typer.Argument(help="its id or the beginning of it; the newest if not given")
-        ] = None,
+        run: _Run = None,
         output: OutputOption = Output.text,
     ) -> None:
         """All that is on record of one run."""
@@ -80,7 +83,15 @@ def register(app: typer.Typer) -> None:
                 ("asked", f"{found.requested_at} by {found.by}" + (f": {found.why}" if found.why else "")),
                 ("as of", found.at),
                 ("started", found.started_at),
+                ("on", found.host),
+                ("limits", figures(found.limits)),
+                *[
+                    ("attempt", f"{one.attempt} at {one.started_at} on {one.host}, after: {one.after}")
+                    for one in found.attempts
+                    if one.after
+                ],
                 ("stage", f"{found.stage} {figures(found.facts)}" if found.stage and not found.finished_at else ""),
+                ("overruns", f"the tick at {found.overruns}, which runs late" if found.overruns else ""),
                 ("finished", found.finished_at),
                 ("version", found.version or ""),
                 ("source", found.source),
@@ -88,9 +99,46 @@ def register(app: typer.Typer) -> None:
                 ("metrics", figures(found.metrics)),
                 ("champion's", figures(found.champion_metrics)),
                 ("seconds", figures(found.seconds)),
+                *[(f"{name} by epoch", _curve(values)) for name, values in found.curves.items() if values],
                 *[("range", f"{part.topic}/{part.partition} {part.first}..{part.end}") for part in found.ranges],
             ]
         )
+
+    @runs.command(epilog="Example: headrace runs logs flights.py --follow")
+    def logs(
+        file: PipelineArgument,
+        run: _Run = None,
+        follow: Annotated[bool, typer.Option("--follow", "-f", help="until its training ends")] = False,
+        output: OutputOption = Output.text,
+    ) -> None:
+        """What a training printed, on the machine where it trains: every attempt, oldest first."""
+        from headrace.infra.services.catalog import run as facts  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.run_logs import log_lines  # noqa: PLC0415
+
+        settings, names = named(file)
+        lines = log_lines(settings, names, facts(settings, names, run), follow=follow)
+        for one in lines:  # each at once: somebody may follow
+            print_json_lines([one]) if output is Output.json else typer.echo(one.line)
+
+    @runs.command(epilog='Example: headrace runs cancel flights.py 2025-07-07T030000Z --why "the wrong rows"')
+    def cancel(
+        file: PipelineArgument,
+        run: Annotated[str, typer.Argument(help="its id or the beginning of it")],
+        why: Why = "",
+        output: OutputOption = Output.text,
+    ) -> None:
+        """Ends a run that trains or waits. Its tick is used up: the next one trains again, or `headrace train` does."""
+        from headrace.infra.services.catalog import run as facts  # noqa: PLC0415  heavy: only for this command
+
+        target = facts(*named(file), run).run
+        ask_and_show(file, "cancel", output, why=why, target=target)
+
+
+def _curve(values: "list[float]") -> str:
+    """The beginning, the end, and as much between as a line has room for."""
+    step = max(1, -(-len(values) // _CURVE_POINTS))
+    picked = values[::step] if (len(values) - 1) % step == 0 else [*values[::step], values[-1]]
+    return " ".join(f"{value:.4g}" for value in picked)
 
 
 def _rows(run: "RunFacts") -> str:

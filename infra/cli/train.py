@@ -147,11 +147,13 @@ def _note(heard: "Heard") -> str:
             say("no scheduler leads this pipeline: this command does, for this one run")
             return "leading"
         case Started():
-            say(
-                f"run {heard.run} started: {sum(part.end - part.first for part in heard.ranges):,} records to read from"
-            )
+            records = sum(part.end - part.first for part in heard.ranges)
+            again = f", attempt {heard.attempt}, after: {heard.after}" if heard.after else ""
+            say(f"run {heard.run} started: {records:,} records to read from{again}")
             return "started"
         case Progressed():
+            if heard.why:
+                say(f"run {heard.run} is tried again: {heard.why}")
             return f"{heard.stage} {figures(heard.facts)}"
     return ""
 

@@ -42,7 +42,10 @@ class LeaderThread:
         observer: Observer,
         *,
         started: int | None = None,
+        trains: bool = True,
     ) -> None:
+        """Without `trains` it only answers requests for moves."""
+        self._trains = trains
         self._settings, self._origin, self._trainer, self._observer = settings, origin, trainer, observer
         self._started = started
         self._names = Names(settings.prefix, origin.pipeline)
@@ -62,7 +65,7 @@ class LeaderThread:
             self._leader.wake(now)
 
     def stop(self) -> None:
-        """Returns when it leads no more; a training that goes on is cancelled, and runs again with the next leader."""
+        """Returns when it leads no more. A training goes on where its trainer is detached, for the next leader."""
         self._stopping.set()
         if self._log is not None:
             self._log.resign()
@@ -110,6 +113,7 @@ class LeaderThread:
                 observer=self._observer,
                 started=self._started,
                 verify=verifier(self._settings, self._origin.pipeline),
+                trains=self._trains,
             )
             stack.callback(self._leader.close)
             if self._woken_at is not None:
@@ -128,7 +132,8 @@ def run_scheduler(
     started: int | None = None,
     metrics_port: int = 0,
 ) -> None:
-    """Until SIGTERM or SIGINT. Without the clock, only requests are run: a replay owns the time."""
+    """Until SIGTERM or SIGINT. Without the clock, only requests are run: a replay owns the time. `started` is a
+    replay's first moment; its trainings end with it, all others go on for the next scheduler."""
     stop_when_orphaned()
     for pipeline in file.pipelines.values():  # a standby, too, finds out now
         signer(settings, pipeline), verifier(settings, pipeline)
@@ -146,7 +151,7 @@ def run_scheduler(
         port = stack.enter_context(serving(metrics, metrics_port))
         names = [pipeline.name for pipeline in file.pipelines.values()]
         stack.enter_context(registered(settings.home, role="scheduler", pipelines=names, metrics_port=port))
-        trainer = stack.enter_context(Trainer())
+        trainer = stack.enter_context(Trainer(detached=started is None))
         trainer.warm_up()
         leaders = {
             pipeline.name: LeaderThread(

@@ -154,7 +154,7 @@ def _leader(stack: ExitStack, settings: Settings, origin: Origin, observer: Obse
     trainer = stack.enter_context(Trainer())
     if trains:
         trainer.warm_up()
-    leader = LeaderThread(settings, origin, trainer, observer)
+    leader = LeaderThread(settings, origin, trainer, observer, trains=trains)
     leader.start()
     stack.callback(leader.stop)
     return leader

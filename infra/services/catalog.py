@@ -37,11 +37,21 @@ from headrace.scheduler.score_ticks import DECLARED
 _decode_run = msgspec.json.Decoder(RunRecord).decode
 
 
+class AttemptFacts(msgspec.Struct, kw_only=True):
+    """One try of a run, as its beginning tells."""
+
+    attempt: int
+    started_at: str
+    host: str
+    after: str  # why the one before it failed
+
+
 class RunFacts(msgspec.Struct, kw_only=True):
     """All that is on record of one run, or of one tick of scheduled scoring; "" and 0 where it has not come so far."""
 
     run: str
-    state: str = "requested"  # then started, then the outcome: promoted, rejected, failed, not_due; scoring, scored
+    # then started, then the outcome: promoted, published, rejected, failed, cancelled, not_due; scoring, scored
+    state: str = "requested"
     by: str = ""
     on_demand: bool = False
     why: str = ""
@@ -49,7 +59,11 @@ class RunFacts(msgspec.Struct, kw_only=True):
     requested_at: str = ""
     tick: str = ""
     trigger: str = ""
-    started_at: str = ""
+    started_at: str = ""  # the newest attempt
+    host: str = ""  # where it trains
+    limits: dict[str, float] = {}  # seconds, memory_mb, cpus, nice, attempts
+    attempts: list[AttemptFacts] = []
+    overruns: str = ""  # the tick that it was not expected to end before
     stage: str = ""
     facts: dict[str, float] = {}  # of the stage
     finished_at: str = ""
@@ -60,6 +74,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
     metrics: dict[str, float] = {}
     champion_metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}  # by stage
+    curves: dict[str, list[float]] = {}  # by name, one value per epoch
     ranges: tuple[OffsetRange, ...] = ()
     source: str = ""  # of a tick of scheduled scoring, not a training: what is scored
     rejected: int = 0  # its rows that are dead letters
@@ -241,15 +256,20 @@ def _take(
         case Started():
             facts.state = "started" if not facts.finished_at else facts.state
             facts.started_at, facts.tick, facts.trigger = record.at, record.tick, record.trigger
-            facts.ranges = record.ranges
+            facts.ranges, facts.host, facts.limits = record.ranges, record.host, record.limits
+            facts.overruns = record.overruns or facts.overruns
+            begun = AttemptFacts(attempt=record.attempt, started_at=record.at, host=record.host, after=record.after)
+            facts.attempts = [*facts.attempts, begun]
         case Progressed():
             facts.stage, facts.facts = record.stage, record.facts
+            facts.overruns = record.overruns or facts.overruns
+            facts.reason = record.why if not facts.finished_at else facts.reason
         case Finished():
             facts.state, facts.finished_at, facts.reason = record.outcome, record.at, record.reason
             facts.tick, facts.version = record.tick or facts.tick, record.version
             facts.rows, facts.holdout_rows = record.rows, record.holdout_rows
             facts.metrics, facts.champion_metrics = record.metrics, record.champion_metrics
-            facts.seconds = record.seconds
+            facts.seconds, facts.curves = record.seconds, record.curves
         case Scoring() if not facts.started_at:
             facts.state, facts.source, facts.tick, facts.trigger = "scoring", record.source, record.tick, record.trigger
             facts.by, facts.version, facts.at, facts.started_at = record.by, record.version, record.tick, record.at

@@ -27,6 +27,7 @@ def ask(
     share: float = 0.0,
     activate_at: Activation | None = None,
     manifest: Blob | None = None,
+    target: str = "",
 ) -> Replied:
     """One move, done. Raises BadInput with the leader's reason, or BrokerUnavailable."""
     now = time_ns() // 1_000_000
@@ -42,6 +43,7 @@ def ask(
         share=share,
         activate_at=activate_at,
         manifest=manifest,
+        target=target,
     )
     return moved(settings, origin, asked)
 

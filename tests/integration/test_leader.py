@@ -1,7 +1,8 @@
 """requests → decide → run → publish: one version per tick, whoever leads and whatever dies (law 8)."""
 
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -18,17 +19,30 @@ from headrace.infra.pipeline_file import read_pipelines
 from headrace.infra.processes.scheduler import LeaderThread
 from headrace.infra.topics import apply
 from headrace.infra.training import Origin
-from headrace.models.errors import RegistryRefused, RunFailed
-from headrace.models.facts import Refused, RunEnded
+from headrace.models.errors import BrokerUnavailable, RegistryRefused, RunFailed
+from headrace.models.facts import Refused, RunEnded, RunOverruns, RunTakenUp, RunTriedAgain
 from headrace.models.features import Number, Topic
 from headrace.models.labels import Binary
+from headrace.models.limits import RunLimits
+from headrace.models.manifest import OffsetRange
 from headrace.models.pipeline import Pipeline
-from headrace.models.records import Finished, Promoted, Published, Requested, RunRecord
+from headrace.models.records import (
+    Asked,
+    Finished,
+    Progressed,
+    Promoted,
+    Published,
+    Replied,
+    Requested,
+    RunRecord,
+    Started,
+)
 from headrace.scheduler.attempts import Candidate
 from headrace.scheduler.decide import Live
 from headrace.scheduler.leader import Leader
 from headrace.scheduler.ledger import LeadershipLost
 from headrace.scheduler.triggers import Every
+from headrace.streams.codec import clock_ms
 from headrace.streams.served import encode_served, served_batch, served_schema
 from headrace.trainer.process import Trainer
 
@@ -41,36 +55,57 @@ PIPELINE = Pipeline(
     label=Binary(Topic("arrivals", id="id", time="at"), "late", within="1h", if_absent="drop"),
     retrain=[Every("1h")],
 )
+HASTY = replace(PIPELINE, run=RunLimits(attempts=3, backoff="1s"))
 
 
 class Scripted:
-    """A training port: each run does the next thing of the script, and then good ones."""
+    """A training port: each attempt does the next thing of the script, and then good ones. `alive` outlives leaders."""
 
-    def __init__(self, *script):
+    host = "here"
+
+    def __init__(self, *script, alive=None):
         self.script, self.runs, self.may_end = list(script), [], threading.Event()
         self.may_end.set()
-        self.cancelled = 0
+        self.alive = {} if alive is None else alive  # by run
+        self.fetched, self.stopped = [], []
 
-    def start(self, run, _at, _versions):
+    def fetch(self, ranges):
+        self.fetched.append(ranges)
+        if self.script and isinstance(self.script[0], BrokerUnavailable):
+            raise self.script.pop(0)
+        return ranges or (OffsetRange(topic="delay.served", partition=0, first=0, end=len(self.fetched)),)
+
+    def start(self, run, _at, _versions, _ranges):
         self.runs.append(run)
         what = self.script.pop(0) if self.script else "promote"
-        if isinstance(what, Exception) and what.args[0].startswith("at start"):
+        if isinstance(what, Exception) and str(what).startswith("at start"):
             raise what
-        return ScriptedAttempt(self, run, what)
+        self.alive[run.run] = ScriptedAttempt(self, run, what)
+        return self.alive[run.run]
+
+    def take_up(self, run, _versions, *, failed):  # noqa: ARG002  the port's
+        return self.alive.get(run)
+
+    def stop(self, run):
+        self.stopped.append(run)
+        self.alive.pop(run, None)
+
+    def stop_others(self, runs):
+        for run in [run for run in self.alive if run not in runs]:
+            self.stop(run)
 
     def initial(self, path):
         raise AssertionError(path)
 
 
 class ScriptedAttempt:
-    ranges = ()
-
     def __init__(self, training, run, what):
         self.training, self.run, self.what = training, run, what
 
-    def wait(self, seconds):
-        if not self.training.may_end.wait(seconds):
+    def wait(self, _seconds):
+        if not self.training.may_end.is_set():
             return None
+        self.training.alive.pop(self.run.run, None)
         if isinstance(self.what, Exception):
             raise self.what
         return Candidate(
@@ -83,10 +118,7 @@ class ScriptedAttempt:
         )
 
     def progress(self):
-        return "train", {}
-
-    def cancel(self):
-        self.training.cancelled += 1
+        return "train", {"epoch": 1.0, "loss": 0.5}
 
 
 class NothingLive:
@@ -171,17 +203,17 @@ def registry(settings):
     ]
 
 
-def finished(settings):
-    """The outcomes on the topic."""
+def run_records(settings):
     found = []
     for message in read_all(settings, settings.prefixed(RUNS)):
-        try:
-            record = msgspec.json.decode(message.value(), type=RunRecord)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            continue
-        if isinstance(record, Finished):
-            found.append(record)
+        with suppress(msgspec.DecodeError, ValueError, RecursionError):
+            found.append(msgspec.json.decode(message.value(), type=RunRecord))
     return found
+
+
+def finished(settings):
+    """The outcomes on the topic."""
+    return [record for record in run_records(settings) if isinstance(record, Finished)]
 
 
 def check_one_fork_free_line(settings, versions):
@@ -227,7 +259,6 @@ def test_requests_that_wait_together_get_versions_of_their_own(settings, schedul
         RunFailed("loss_not_finite", "epoch 3"),
         RunFailed("timeout", "3600 s"),
         RegistryRefused("at start", "the champion's graph has a wrong hash"),
-        OSError("at start: no space left on device"),
     ],
     ids=str,
 )
@@ -333,31 +364,162 @@ def test_a_leader_that_was_away_is_refused_by_the_broker_and_leaves_no_trace(set
     check_one_fork_free_line(settings, 3 if second_wrote else 2)
 
 
-def test_a_lost_group_cancels_the_training_and_the_next_leader_runs_it_under_the_same_tick(settings, hasty, schedulers):
+def started(settings):
+    return [record for record in run_records(settings) if isinstance(record, Started)]
+
+
+def outlived(settings, hasty, schedulers):
+    """A first leader that lost its group while its training went on."""
     first = schedulers(settings=hasty)
     first.training.may_end.clear()
     ask(settings, "a")
-    lost = []
-
-    def lead():
-        try:
-            first.answer("a")
-        except LeadershipLost as error:
-            lost.append(error)
-
-    thread = threading.Thread(target=lead)
-    thread.start()
-    wait_for("the training to begin", lambda: first.training.runs)
-    wait_for("its beginning to be on record", lambda: b'"started"' in b"".join(_values(settings, RUNS)))
+    first.until("the training to begin", lambda: first.training.runs)
     first.log.resign()
-    thread.join(60)
+    with pytest.raises(LeadershipLost):
+        first.leader.step()
     first.close()
-    assert first.training.cancelled == 1
-    assert len(lost) == 1
+    return first.training
+
+
+def test_a_training_that_outlives_its_leader_is_taken_up_by_the_next_one(settings, hasty, schedulers):
+    training = outlived(settings, hasty, schedulers)
+    training.may_end.set()
+    second = schedulers(Scripted(alive=training.alive))
+    answer = second.answer("a")
+    assert (answer.outcome, answer.tick) == ("promoted", "2013-07-04T12:00:00Z")
+    assert second.training.runs == training.stopped == []
+    assert len(started(settings)) == 1
+    assert [fact.run for fact in second.facts.of(RunTakenUp)] == ["a"]
+    check_one_fork_free_line(settings, 1)
+
+
+def test_one_that_is_gone_with_its_leader_runs_again_under_its_tick_from_its_ranges(settings, hasty, schedulers):
+    outlived(settings, hasty, schedulers)
     second = schedulers()
     answer = second.answer("a")
     assert (answer.outcome, answer.tick) == ("promoted", "2013-07-04T12:00:00Z")
+    first_one, second_one = started(settings)
+    assert (first_one.attempt, second_one.attempt) == (1, 2)
+    assert "its leader ended" in second_one.after
+    assert second.training.fetched == [first_one.ranges]
+    assert second_one.ranges == first_one.ranges
     check_one_fork_free_line(settings, 1)
+
+
+def test_a_process_of_a_run_that_has_its_outcome_is_ended_by_whoever_leads_next(settings, schedulers):
+    first = schedulers()
+    ask(settings, "a")
+    first.answer("a")
+    first.close()
+    left = Scripted()
+    left.alive["a"] = ScriptedAttempt(left, None, "promote")  # another machine's leader was quicker
+    second = schedulers(left)
+    ask(settings, "b", NOON + HOUR)
+    second.answer("b")
+    assert left.stopped == ["a"]
+
+
+@pytest.mark.parametrize(
+    "accident",
+    [
+        BrokerUnavailable("no answer"),
+        OSError(28, "No space left on device"),
+        RunFailed("killed", "by SIGKILL"),
+        RunFailed("gone", "without a word"),
+    ],
+    ids=str,
+)
+def test_what_the_machine_is_to_blame_for_is_tried_again_and_on_record(settings, schedulers, accident):
+    scheduler = schedulers(Scripted(accident, accident), pipeline=HASTY)
+    ask(settings, "a")
+    assert scheduler.answer("a").outcome == "promoted"
+    waits = [record for record in run_records(settings) if isinstance(record, Progressed) and record.stage == "retry"]
+    assert [(wait.facts["attempt"], wait.facts["seconds"], wait.why) for wait in waits] == [
+        (2, 1.0, str(accident)),
+        (3, 2.0, str(accident)),
+    ]
+    last = started(settings)[-1]
+    assert (last.attempt, last.after) == (3, str(accident))
+    assert [fact.attempt for fact in scheduler.facts.of(RunTriedAgain)] == [2, 3]
+    check_one_fork_free_line(settings, 1)
+
+
+def test_it_is_tried_so_many_times_and_no_more(settings, schedulers):
+    scheduler = schedulers(Scripted(*[RunFailed("killed", "by SIGKILL")] * 3), pipeline=HASTY)
+    ask(settings, "a")
+    answer = scheduler.answer("a")
+    assert (answer.outcome, answer.reason) == ("failed", "killed: by SIGKILL; attempt 3 of 3")
+    assert answer.tick == "2013-07-04T12:00:00Z"
+    assert len(scheduler.training.runs) == 3
+
+
+def test_a_bad_model_is_not_tried_again(settings, schedulers):
+    scheduler = schedulers(Scripted(RunFailed("loss_not_finite", "step 3")))
+    ask(settings, "a")
+    assert scheduler.answer("a").reason == "loss_not_finite: step 3"
+    assert len(scheduler.training.runs) == 1
+
+
+def test_a_run_that_outlasts_its_next_tick_says_so_once_as_a_fact_and_in_its_records(settings, schedulers):
+    scheduler = schedulers(pipeline=replace(PIPELINE, retrain=[Every("1s")]))
+    scheduler.training.may_end.clear()
+    ask(settings, "a", clock_ms(), on_demand=True)
+    (late,) = scheduler.until("the fact", lambda: scheduler.facts.of(RunOverruns))
+    assert "that tick runs late, once" in late.detail
+    said = scheduler.until(
+        "two records of it",
+        lambda: [one for one in run_records(settings) if isinstance(one, Progressed) and one.overruns][1:],
+    )
+    assert said[0].facts["loss"] == 0.5
+    scheduler.training.may_end.set()
+    assert scheduler.answer("a").outcome == "promoted"
+    assert scheduler.facts.of(RunOverruns) == [late]
+
+
+def cancel(settings, target, run="c"):
+    asked = Asked(
+        run=run, pipeline=PIPELINE.name, move="cancel", by="alice", why="no", until=clock_ms() + 60_000, target=target
+    )
+    produce(settings, settings.prefixed(RUNS), [{"value": msgspec.json.encode(asked)}])
+
+
+def reply_to(settings, run):
+    return next((one for one in run_records(settings) if isinstance(one, Replied) and one.run == run), None)
+
+
+def test_a_run_that_goes_on_is_cancelled_and_the_next_one_begins(settings, schedulers):
+    scheduler = schedulers()
+    scheduler.training.may_end.clear()
+    ask(settings, "a")
+    ask(settings, "b", NOON + HOUR)
+    scheduler.until("the training to begin", lambda: scheduler.training.runs)
+    cancel(settings, "a")
+    cancelled = scheduler.answer("a")
+    assert (cancelled.outcome, cancelled.reason) == ("cancelled", "by alice: no")
+    assert cancelled.tick == "2013-07-04T12:00:00Z"
+    assert scheduler.training.stopped == ["a"]
+    scheduler.training.may_end.set()
+    assert scheduler.answer("b").outcome == "promoted"
+    assert reply_to(settings, "c").done
+    cancel(settings, "a", "again")
+    cancel(settings, "nobody", "nobody's")
+    scheduler.until("both", lambda: all(reply_to(settings, run) for run in ("again", "nobody's")))
+    told = [reply_to(settings, run).reason.split(":")[0] for run in ("again", "nobody's")]
+    assert told == ["ended", "unknown_run"]
+    check_one_fork_free_line(settings, 1)
+
+
+def test_a_run_that_waits_is_cancelled_before_it_begins(settings, schedulers):
+    scheduler = schedulers()
+    scheduler.training.may_end.clear()
+    ask(settings, "a")
+    ask(settings, "b", on_demand=True)
+    scheduler.until("the training to begin", lambda: scheduler.training.runs)
+    cancel(settings, "b")
+    assert scheduler.answer("b").outcome == "cancelled"
+    scheduler.training.may_end.set()
+    assert scheduler.answer("a").outcome == "promoted"
+    assert [run.run for run in scheduler.training.runs] == ["a"]
 
 
 def _values(settings, topic):

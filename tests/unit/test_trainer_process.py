@@ -3,25 +3,32 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
+from kit import wait_for
 
 from headrace.models.errors import RunFailed
-from headrace.trainer.messages import Champion, RunRequest, RunResult
-from headrace.trainer.process import Trainer
+from headrace.models.limits import RunLimits
+from headrace.scheduler.retries import is_tried_again
+from headrace.trainer.messages import Champion, Failed, RunRequest, RunResult
+from headrace.trainer.process import Run, Trainer
 from headrace.trainer.run import train_candidate
+from headrace.trainer.run_folder import has_outcome, is_worked_on, logs, said
 
 HOUR = 3_600_000
 START = 1_372_896_000_000  # 2013-07-04T00:00Z
 ROWS = 800
 
 PIPELINES = """
-import ctypes, os, signal, sys, threading
+import ctypes, errno, os, pathlib, signal, sys, threading
 from headrace.models.features import Category, Number, Topic
 from headrace.models.labels import Binary
 from headrace.models.pipeline import Last, Pipeline
@@ -60,7 +67,32 @@ def killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def patient():
+    pause = threading.Event()
+    while not (pathlib.Path(__file__).parent / "go").exists():
+        pause.wait(0.02)
+    raise RuntimeError("it went on")
+
+
+def says_who():
+    print(os.getpid(), os.getppid(), flush=True)
+    threading.Event().wait()
+
+
+def share():
+    print(f"nice {os.nice(0)}, cpus {len(os.sched_getaffinity(0))}", flush=True)
+    raise RuntimeError("share")
+
+
+def disk_full():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 LEARNERS = {
+    "patient": Own(patient),
+    "says_who": Own(says_who),
+    "share": Own(share),
+    "disk_full": Own(disk_full),
     "good": Torch(net, epochs=4, batch_size=64, lr=0.02),
     "nan": Torch(nan),
     "killed": Own(killed),
@@ -120,7 +152,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trainer():
-    with Trainer(memory_mb=1024) as trainer:
+    with Trainer() as trainer:
         yield trainer
 
 
@@ -208,7 +240,7 @@ def test_the_champion_is_judged_by_its_own_schema_on_the_same_rows(trainer, requ
     ("learner", "reason", "detail"),
     [
         ("nan", "loss_not_finite", "the loss is nan in step 1"),
-        ("killed", "crashed", "ended by SIGKILL; last words: about to die"),
+        ("killed", "killed", "ended by SIGKILL from outside, as for want of memory; last words: about to die"),
         ("segfault", "crashed", "ended by SIGSEGV"),
         ("exit", "crashed", "ended with status 3"),
         ("greedy", "memory", "more than 1024 MB"),
@@ -220,14 +252,14 @@ def test_the_champion_is_judged_by_its_own_schema_on_the_same_rows(trainer, requ
 )
 def test_every_accident_is_a_failed_run_with_a_reason(trainer, request_for, learner, reason, detail):
     with pytest.raises(RunFailed) as failure:
-        trainer.start(request_for(learner)).wait()
+        trainer.start(request_for(learner), RunLimits(memory_mb=1024)).wait()
     assert failure.value.reason == reason
     assert detail in failure.value.detail
 
 
 def test_a_run_that_takes_too_long_is_ended(trainer, request_for):
-    with pytest.raises(RunFailed, match=r"timeout: ended after 0\.2 s"):
-        trainer.start(request_for("forever"), time_limit_s=0.2).wait()
+    with pytest.raises(RunFailed, match=r"timeout: ended after 1 s"):
+        trainer.start(request_for("forever"), RunLimits(time="1s")).wait()
 
 
 def test_a_run_may_be_waited_for_in_slices_and_cancelled(trainer, request_for):
@@ -247,7 +279,7 @@ def test_a_run_may_be_waited_for_in_slices_and_cancelled(trainer, request_for):
 
 def test_runs_go_on_side_by_side_and_one_that_dies_leaves_the_other_alone(trainer, request_for):
     good, killed = trainer.start(request_for("good", "a")), trainer.start(request_for("killed", "b"))
-    with pytest.raises(RunFailed, match="crashed"):
+    with pytest.raises(RunFailed, match="killed"):
         killed.wait()
     assert good.wait().promote
 
@@ -269,3 +301,116 @@ def test_prints_of_users_code_go_to_the_runs_log(trainer, request_for, tmp_path,
 def test_the_result_is_plain_json(trainer, request_for, tmp_path):
     trainer.start(request_for("good")).wait()
     assert json.loads(Path(tmp_path / "out/result.json").read_text())["promote"] is True
+
+
+LEADER = """
+import sys
+import msgspec
+from headrace.models.limits import RunLimits
+from headrace.trainer.messages import RunRequest
+from headrace.trainer.process import Trainer
+
+trainer = Trainer(("headrace.trainer.run",), detached=sys.argv[2] == "detached")
+run = trainer.start(msgspec.json.decode(sys.argv[1], type=RunRequest), RunLimits(time="1m"))
+run.wait(on_progress=lambda stage, facts: print(stage, flush=True))
+"""
+
+
+@pytest.fixture
+def leader(world):
+    """A process that starts a run and waits for it, up to its kill."""
+    made = []
+
+    def start(request, detached):
+        command = [sys.executable, "-c", LEADER, msgspec.json.encode(request).decode(), detached]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(world), *sys.path])}
+        made.append(subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True))
+        for line in made[-1].stdout:
+            if line == "train\n":
+                break
+        made[-1].kill()
+        made[-1].wait()
+
+    yield start
+    for process in made:
+        process.stdout.close()
+
+
+def test_a_detached_run_survives_the_kill_of_whoever_started_it_and_is_taken_up(leader, request_for, tmp_path, world):
+    (world / "go").unlink(missing_ok=True)
+    leader(request_for("patient"), "detached")
+    folder = tmp_path / "out"
+    assert is_worked_on(folder)
+    assert not has_outcome(said(folder))
+    (world / "go").touch()
+    with pytest.raises(RunFailed, match=r"learner_raised: RuntimeError.*it went on"):
+        Run(folder).wait()
+    wait_for("its end", lambda: not is_worked_on(folder))
+
+
+def test_another_run_ends_with_whoever_started_it(leader, request_for, tmp_path):
+    leader(request_for("forever"), "leashed")
+    wait_for("its end", lambda: not is_worked_on(tmp_path / "out"))
+    with pytest.raises(RunFailed, match="gone"):
+        Run(tmp_path / "out").wait()
+
+
+def test_a_detached_run_is_stopped_by_whoever_finds_its_folder(leader, request_for, tmp_path):
+    leader(request_for("forever"), "detached")
+    Run(tmp_path / "out").cancel()
+    wait_for("its end", lambda: not is_worked_on(tmp_path / "out"))
+
+
+def test_a_detached_run_that_nobody_takes_up_ends_by_its_time_limit(request_for, tmp_path):
+    with Trainer(("headrace.trainer.run",), detached=True) as trainer:
+        trainer.start(request_for("forever"), RunLimits(time="3s"))
+        wait_for("its first word", lambda: said(tmp_path / "out"))
+    wait_for("its end", lambda: not is_worked_on(tmp_path / "out"))
+    assert [one.reason for one in said(tmp_path / "out") if isinstance(one, Failed)] == ["timeout"]
+
+
+def test_a_worker_does_not_outlive_its_supervisor(leader, request_for, tmp_path):
+    leader(request_for("says_who"), "detached")
+    numbers = wait_for("its word", lambda: (tmp_path / "out" / "run.log").read_text().split())
+    worker, supervisor = map(int, numbers[:2])
+    os.kill(supervisor, signal.SIGKILL)
+    wait_for("the worker's end", lambda: not psutil.pid_exists(worker) or psutil.Process(worker).status() == "zombie")
+    with pytest.raises(RunFailed, match="gone"):
+        Run(tmp_path / "out").wait()
+
+
+def test_no_two_processes_train_one_run(trainer, request_for):
+    run = trainer.start(request_for("forever"))
+    with pytest.raises(RunFailed, match="busy"):
+        trainer.start(request_for("forever"))
+    run.cancel()
+
+
+def test_a_full_disk_is_the_machines_fault_wherever_the_learner_meets_it(trainer, request_for):
+    with pytest.raises(RunFailed, match=r"machine: OSError.*No space left") as failure:
+        trainer.start(request_for("disk_full")).wait()
+    assert is_tried_again(failure.value)
+
+
+def test_a_run_has_its_share_of_the_machine(trainer, request_for, tmp_path):
+    limits = RunLimits(cpus=1, nice=11)
+    with pytest.raises(RunFailed, match=r"learner_raised: RuntimeError.*share"):
+        trainer.start(request_for("share"), limits).wait()
+    assert "nice 11, cpus 1" in (tmp_path / "out" / "run.log").read_text()
+
+
+def test_an_attempt_keeps_the_logs_of_those_before(trainer, request_for, tmp_path):
+    for _ in range(2):
+        with pytest.raises(RunFailed):
+            trainer.start(request_for("killed")).wait()
+    assert [path.name for path in logs(tmp_path / "out")] == ["run-1.log", "run.log"]
+    assert all("about to die" in path.read_text() for path in logs(tmp_path / "out"))
+
+
+def test_epochs_say_how_long_the_training_still_takes(trainer, request_for):
+    heard = []
+    trainer.start(request_for("good")).wait(on_progress=lambda _, facts: heard.append(facts))
+    estimates = [facts["eta_seconds"] for facts in heard if "epoch" in facts]
+    assert len(estimates) == 4
+    assert estimates[-1] == 0
+    assert all(estimate > 0 for estimate in estimates[:-1])

@@ -1,0 +1,25 @@
+"""a learner's progress → the seconds that it still takes. Pure but for the clock that it is given."""
+
+from collections.abc import Callable, Mapping
+from time import monotonic
+
+ETA = "eta_seconds"
+_COUNTS = (("epoch", "epochs"), ("step", "steps"), ("tree", "trees"))  # how far, of how many
+
+
+class Eta:
+    """As fast as since the training's first word: of facts that say how far it is."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock, self._begun = clock, clock()
+
+    def restart(self) -> None:
+        self._begun = self._clock()
+
+    def added(self, facts: Mapping[str, float]) -> dict[str, float]:
+        """The facts, with `eta_seconds` where it can be said."""
+        for done, all_ in _COUNTS:
+            if 0 < facts.get(done, 0) <= facts.get(all_, 0):
+                taken = self._clock() - self._begun
+                return {**facts, ETA: round(taken / facts[done] * (facts[all_] - facts[done]), 3)}
+        return dict(facts)
