@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from headrace.models.features import Topic as Topic
     from headrace.models.labels import Binary as Binary
     from headrace.models.labels import Regression as Regression
-    from headrace.models.pipeline import Last as Last
     from headrace.models.pipeline import Pipeline as Pipeline
     from headrace.models.protocols import Reason as Reason
     from headrace.models.protocols import Trained as Trained
     from headrace.models.protocols import Verdict as Verdict
+    from headrace.models.windows import Anchor as Anchor
+    from headrace.models.windows import Everything as Everything
+    from headrace.models.windows import Last as Last
+    from headrace.models.windows import LastRows as LastRows
+    from headrace.models.windows import Rehearsal as Rehearsal
     from headrace.scheduler.combined import AllOf as AllOf
     from headrace.scheduler.combined import AnyOf as AnyOf
     from headrace.scheduler.combined import AtLeast as AtLeast
@@ -61,8 +65,9 @@ _PLACES = {
         "Topic",
     ),
     "headrace.models.labels": ("Binary", "Regression"),
-    "headrace.models.pipeline": ("Last", "Pipeline"),
+    "headrace.models.pipeline": ("Pipeline",),
     "headrace.models.protocols": ("Reason", "Trained", "Verdict"),  # what users' own triggers, learners, gates return
+    "headrace.models.windows": ("Anchor", "Everything", "Last", "LastRows", "Rehearsal"),
     "headrace.scheduler.combined": ("AllOf", "AnyOf", "AtLeast"),
     "headrace.scheduler.rollback": ("Rollback", "Shadow"),
     "headrace.scheduler.triggers": ("Always", "Cron", "Degraded", "Drift", "Every", "Never", "NewLabels"),

@@ -12,33 +12,11 @@ from headrace.models.labels import Label
 from headrace.models.metrics import METRICS, OF_TASK
 from headrace.models.protocols import Judge, Learner, Shadows, TakesBack, Trigger
 from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
+from headrace.models.windows import Anchor, Last, Window
 
 SERVED_FIELDS = frozenset({"id", "event_time", "partition", "offset", "version", "score"})  # beside the features
 Delivery = Literal["at_least_once", "exactly_once"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")  # topic names are made of it: 249 characters at most, dots are ours
-
-
-@dataclass(frozen=True)
-class Last:
-    """Train on rows whose event time is within `window` of the tick; the newest `holdout` of them are for the gate."""
-
-    window: str
-    holdout: str = "7d"
-    min_rows: int = 100  # fewer training rows, or a tenth of it in the holdout: the run fails as too_few_rows
-
-    def __post_init__(self) -> None:
-        if milliseconds("Last.holdout", self.holdout) >= milliseconds("Last.window", self.window):
-            raise DeclarationError("Last.holdout", f"less than the window {self.window}", self.holdout, "Shorten it.")
-        if not isinstance(self.min_rows, int) or self.min_rows < 1:
-            raise DeclarationError("Last.min_rows", "a number from 1", self.min_rows, "Raise it.")
-
-    @property
-    def window_ms(self) -> int:
-        return milliseconds("Last.window", self.window)
-
-    @property
-    def holdout_ms(self) -> int:
-        return milliseconds("Last.holdout", self.holdout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +32,8 @@ class Pipeline:
     features: Sequence[AnyFeature]
     label: Label
     learner: Learner | None = None
-    train_on: Last = field(default_factory=lambda: Last("52w"))
+    train_on: Window = field(default_factory=lambda: Last("52w"))
+    anchor: Anchor | None = None  # older rows, never trained on, that each candidate is judged on beside the newest
     retrain: Sequence[Trigger] = ()
     gate: Judge | None = None
     shadow: Shadows | None = None  # what passed the gate waits beside the champion until labels say that it is better
@@ -106,6 +85,11 @@ class Pipeline:
         return tuple(feature for feature in self.features if isinstance(feature, Lookup | Aggregate))
 
     @property
+    def reach_ms(self) -> int | None:
+        """How far back a training reads served rows; None where it reads all of them."""
+        return None if self.anchor is not None else self.train_on.reach_ms
+
+    @property
     def max_future_ms(self) -> int:
         return milliseconds("Pipeline.max_future", self.max_future)
 
@@ -150,8 +134,10 @@ class Pipeline:
         for trigger in self.retrain:
             if isinstance(trigger, type) or not isinstance(trigger, Trigger):
                 raise DeclarationError("Pipeline.retrain", "triggers", trigger, "For example [Cron('0 3 * * mon', …)].")
-        if not isinstance(self.train_on, Last):
-            raise DeclarationError("Pipeline.train_on", "Last(window, holdout=…)", self.train_on, "Use Last.")
+        if isinstance(self.train_on, type) or not isinstance(self.train_on, Window):
+            raise DeclarationError("Pipeline.train_on", "a window", self.train_on, 'For example Last("52w").')
+        if not isinstance(self.anchor, Anchor | None):
+            raise DeclarationError("Pipeline.anchor", "an Anchor", self.anchor, "For example Anchor(rows=5_000).")
         metric, known = getattr(self.gate, "metric", None), OF_TASK[self.label.task]
         if metric in METRICS and metric not in known:
             raise DeclarationError("Pipeline.gate", " or ".join(known), metric, "Take a metric of the task.")

@@ -23,7 +23,7 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset, TrainContext, Trained
 from headrace.models.schema import Schema
 from headrace.models.session import Predictor, Runtime, Session
-from headrace.trainer.dataset import Joined, to_columns, to_dataset
+from headrace.trainer.dataset import rules_of, to_columns, to_dataset
 from headrace.trainer.evaluate import Constant, evaluate, max_difference
 from headrace.trainer.gate import Always
 from headrace.trainer.messages import Champion, RunRequest, RunResult
@@ -73,7 +73,7 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         schema = pipeline.schema
         champion, champion_schema = _champion(request.champion, schema, request.threads)
     with _stage("join", seconds, progress):
-        joined = _join(request, pipeline, scratch)
+        joined = ready_dataset(Path(request.data), scratch, **rules_of(pipeline, request.at_ms))
         dataset = to_dataset(joined, schema, pipeline.label.task)
         sha256 = dataset_sha256(joined)
         if request.snapshots:
@@ -160,18 +160,6 @@ def _load(request: RunRequest) -> Pipeline:
     if loaded.learner is None:
         raise RunFailed("no_learner", f"pipeline {loaded.name} has no learner: give it one, for example Torch(…)")
     return loaded
-
-
-def _join(request: RunRequest, pipeline: Pipeline, scratch: Path) -> Joined:
-    absent = pipeline.label.if_absent
-    return ready_dataset(
-        Path(request.data),
-        scratch,
-        within_ms=pipeline.label.within_ms,
-        if_absent="drop" if absent is None or isinstance(absent, str) else float(absent),
-        as_of_ms=request.at_ms,
-        window_ms=pipeline.train_on.window_ms,
-    )
 
 
 def _train(pipeline: Pipeline, train: Dataset, context: TrainContext) -> Trained:

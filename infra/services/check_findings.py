@@ -35,10 +35,8 @@ def about_events(
                 f"{repeated} event ids are there again, {most!r} among them: {pipeline.events.id!r} should be unique."
             )
         )
-    if times.max() < clock - pipeline.train_on.window_ms:
-        found.append(
-            note(f"the newest event is older than train_on's {pipeline.train_on.window}: use backfill, in event time.")
-        )
+    if times.max() < clock - (pipeline.train_on.reach_ms or pipeline.train_on.holdout_ms):
+        found.append(note("the newest event is older than train_on looks back: use backfill, in event time."))
     return found
 
 

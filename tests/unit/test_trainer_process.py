@@ -24,7 +24,8 @@ PIPELINES = """
 import ctypes, os, signal, sys, threading
 from headrace.models.features import Category, Number, Topic
 from headrace.models.labels import Binary
-from headrace.models.pipeline import Last, Pipeline
+from headrace.models.pipeline import Pipeline
+from headrace.models.windows import Last
 from headrace.trainer.gate import Gate
 from headrace.trainer.learners import Torch
 
