@@ -197,6 +197,7 @@ class LocalTraining:
             created_by=origin.by,
             ranges=made.ranges,
             dataset_sha256=result.dataset_sha256 if result else "",
+            anchor_sha256=result.anchor_sha256 if result else "",
             rows=result.rows if result else 0,
             holdout_rows=result.holdout_rows if result else 0,
             trained_from=result.trained_from if result else "",

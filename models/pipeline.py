@@ -138,6 +138,8 @@ class Pipeline:
             raise DeclarationError("Pipeline.train_on", "a window", self.train_on, 'For example Last("52w").')
         if not isinstance(self.anchor, Anchor | None):
             raise DeclarationError("Pipeline.anchor", "an Anchor", self.anchor, "For example Anchor(rows=5_000).")
+        if getattr(self.gate, "max_anchor_loss", None) is not None and self.anchor is None:
+            raise DeclarationError("Pipeline.anchor", "an Anchor, as the gate limits its loss", None, "Anchor(rows=…).")
         metric, known = getattr(self.gate, "metric", None), OF_TASK[self.label.task]
         if metric in METRICS and metric not in known:
             raise DeclarationError("Pipeline.gate", " or ".join(known), metric, "Take a metric of the task.")

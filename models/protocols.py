@@ -160,6 +160,7 @@ class Evidence:
     columns: Columns = field(default_factory=dict)  # raw, of the same rows, by the candidate's schema
     onnx_bytes: int = 0  # of the candidate
     seconds: float = 0.0  # that the candidate took for these rows, on one thread
+    anchor: "Evidence | None" = None  # the same on the anchor's rows, where there is an `Anchor` and it has some
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     trained_from: str
     trained_through: str
     dataset_sha256: str
+    anchor_sha256: str = ""  # of the rows that no version is trained on; "" without an Anchor, or where it has none
     counts: dict[str, int]  # of the join
     lacking: dict[str, int]  # joined rows that are older than a column's declaration
     null_shares: dict[str, float]

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset, TrainContext, Trained
 from headrace.models.schema import Schema
 from headrace.models.session import Predictor, Runtime, Session
-from headrace.trainer.dataset import rules_of, to_columns, to_dataset
-from headrace.trainer.evaluate import Constant, evaluate, max_difference
+from headrace.trainer.dataset import Joined, rows_of, rules_of, to_columns, to_dataset
+from headrace.trainer.evaluate import Constant, Evaluation, evaluate, max_difference
 from headrace.trainer.gate import Always
 from headrace.trainer.messages import Champion, RunRequest, RunResult
 from headrace.trainer.ready import ready_dataset
@@ -97,7 +98,9 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
             decide_at=getattr(pipeline.label, "decide_at", 0.5),
             onnx_bytes=len(trained.onnx),
         )
-        verdict = (pipeline.gate or Always()).judge(evaluation.evidence)
+        on_anchor = _on_anchor(joined, pipeline, candidate, champion, champion_schema, request.champion.version)
+        evidence = replace(evaluation.evidence, anchor=on_anchor.evidence if on_anchor else None)
+        verdict = (pipeline.gate or Always()).judge(evidence)
         difference = None
         if request.compare is not None:
             other, other_schema = _champion(request.compare, schema, request.threads)
@@ -108,7 +111,7 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
     result = RunResult(
         promote=verdict.promote,
         verdict=verdict.reason,
-        numbers=_finite(verdict.numbers),
+        numbers=_finite({**verdict.numbers, **(_anchor_numbers(on_anchor) if on_anchor else {})}),
         metrics=_finite(evaluation.metrics),
         champion_metrics=_finite(evaluation.champion_metrics),
         task=dataset.task,
@@ -117,6 +120,7 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         trained_from=iso(int(train.times[0])),
         trained_through=iso(int(train.times[-1])),
         dataset_sha256=sha256,
+        anchor_sha256=dataset_sha256(replace(joined, table=joined.anchor, file=None)) if joined.anchor else "",
         counts=msgspec.to_builtins(joined.counts),
         lacking=joined.lacking,
         null_shares=null_shares(train, schema),
@@ -160,6 +164,25 @@ def _load(request: RunRequest) -> Pipeline:
     if loaded.learner is None:
         raise RunFailed("no_learner", f"pipeline {loaded.name} has no learner: give it one, for example Torch(…)")
     return loaded
+
+
+def _on_anchor(
+    joined: Joined, pipeline: Pipeline, candidate: Predictor, champion: Predictor, champion_schema: Schema, version: int
+) -> Evaluation | None:
+    """Both on the rows that neither was trained on; None where there are none."""
+    if joined.anchor is None or not len(joined.anchor):
+        return None
+    rows, columns = (
+        rows_of(joined.anchor, pipeline.schema, pipeline.label.task),
+        to_columns(joined.anchor, champion_schema),
+    )
+    return evaluate(rows, candidate, champion, columns, version)
+
+
+def _anchor_numbers(found: Evaluation) -> dict[str, float]:
+    figures = {"anchor_rows": float(len(found.evidence.labels))}
+    figures |= {f"anchor_{name}": value for name, value in found.metrics.items()}
+    return figures | {f"anchor_champion_{name}": value for name, value in found.champion_metrics.items()}
 
 
 def _train(pipeline: Pipeline, train: Dataset, context: TrainContext) -> Trained:
