@@ -25,9 +25,9 @@ def test_it_is_what_scikit_learns_curve_says_bin_by_bin():
 
 def test_a_perfect_model_has_what_chance_makes_and_no_more():
     errors = [calibration_error(labels, true) for true, labels in (world(5_000) for _ in range(20))]
-    assert 0.01 < np.mean(errors) < 0.025
+    assert np.mean(errors) == pytest.approx(0.019, abs=0.005)
     errors = [calibration_error(labels, true) for true, labels in (world(500) for _ in range(20))]
-    assert 0.02 < np.mean(errors) < 0.06
+    assert np.mean(errors) < 0.06
 
 
 def test_a_constant_is_one_bin():
@@ -40,7 +40,7 @@ def test_a_constant_is_one_bin():
 def test_of_several_classes_the_most_probable_counts():
     scores = RANDOM.dirichlet([1, 1, 1], 20_000)
     labels = np.array([RANDOM.choice(3, p=row) for row in scores], np.float64)
-    assert calibration_error(labels, scores) < 0.012
+    assert calibration_error(labels, scores) < 0.02
     assert calibration_error((labels + 1) % 3, scores) > 0.2
 
 
