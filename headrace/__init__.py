@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
+    from headrace.models.checks import Checks as Checks
     from headrace.models.errors import BadInput as BadInput
     from headrace.models.errors import DeclarationError as DeclarationError
     from headrace.models.errors import HeadraceError as HeadraceError
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _PLACES = {
+    "headrace.models.checks": ("Checks",),
     "headrace.models.errors": ("BadInput", "DeclarationError", "HeadraceError"),
     "headrace.models.features": (
         "Aggregate",

@@ -90,6 +90,7 @@ class LocalTraining:
             cache=str(self._settings.home / "training" / "cache"),
             champion=self._served_now(versions),
             import_path=(str(self._origin.file.path.parent),),
+            sanity=run.sanity,
         )
         parent = versions.champion.version if versions.champion else 0
         known = self._published_sources(versions)
@@ -135,6 +136,7 @@ class LocalTraining:
             metrics=result.metrics,
             champion_metrics=result.champion_metrics,
             seconds=result.seconds,
+            findings=result.findings,
         )
 
     def _placed(self, graph: bytes) -> bytes | Blob:
@@ -212,6 +214,7 @@ class LocalTraining:
             git_commit=made.git_commit,
             golden=result.golden if result else None,
             reference=result.reference if result else None,
+            findings=result.findings if result else (),
             numbers=result.numbers if result else {},
             sources=sources,
             pipeline_file=f"{origin.file.path.name}:{origin.name_in_file}",

@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.models.errors import RegistryRefused
 from headrace.models.features import AnyFeature
+from headrace.models.findings import Finding
 from headrace.models.protocols import Task
 from headrace.models.schema import Schema
 
@@ -92,6 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     reference: Reference | None = None  # how the training rows lie, column by column: what drift is measured against
     numbers: dict[str, float] = {}  # of the verdict
     golden: Golden | None = None
+    findings: tuple[Finding, ...] = ()  # what its checks said of the rows, and of it
 
     sources: Blob | None = None  # that file and every local module it reaches, as one archive: see `infra.sources`
     pipeline_file: str = ""  # where the pipeline is in it, as "flights.py:flight_delay"

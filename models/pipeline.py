@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from headrace.models.checks import Checks
 from headrace.models.durations import milliseconds
 from headrace.models.errors import DeclarationError
 from headrace.models.features import Aggregate, AnyFeature, Column, Function, Lookup, Topic, columns_of, fields_of
@@ -34,6 +35,7 @@ class Pipeline:
     learner: Learner | None = None
     train_on: Window = field(default_factory=lambda: Last("52w"))
     anchor: Anchor | None = None  # older rows, never trained on, that each candidate is judged on beside the newest
+    checks: Checks = field(default_factory=Checks)  # what a training looks for, and what of it is an error
     retrain: Sequence[Trigger] = ()
     gate: Judge | None = None
     shadow: Shadows | None = None  # what passed the gate waits beside the champion until labels say that it is better
@@ -50,6 +52,7 @@ class Pipeline:
         self._check_inputs()
         self._check_trust()
         self._check_learning()
+        self._check_rows()
         self._check_segments()
         self._check_names()
         self._check_function_inputs()
@@ -134,12 +137,6 @@ class Pipeline:
         for trigger in self.retrain:
             if isinstance(trigger, type) or not isinstance(trigger, Trigger):
                 raise DeclarationError("Pipeline.retrain", "triggers", trigger, "For example [Cron('0 3 * * mon', …)].")
-        if isinstance(self.train_on, type) or not isinstance(self.train_on, Window):
-            raise DeclarationError("Pipeline.train_on", "a window", self.train_on, 'For example Last("52w").')
-        if not isinstance(self.anchor, Anchor | None):
-            raise DeclarationError("Pipeline.anchor", "an Anchor", self.anchor, "For example Anchor(rows=5_000).")
-        if getattr(self.gate, "max_anchor_loss", None) is not None and self.anchor is None:
-            raise DeclarationError("Pipeline.anchor", "an Anchor, as the gate limits its loss", None, "Anchor(rows=…).")
         metric, known = getattr(self.gate, "metric", None), OF_TASK[self.label.task]
         if metric in METRICS and metric not in known:
             raise DeclarationError("Pipeline.gate", " or ".join(known), metric, "Take a metric of the task.")
@@ -149,6 +146,16 @@ class Pipeline:
         if not isinstance(self.segments, list | tuple) or not set(self.segments) <= set(categories):
             expected = f"category columns ({', '.join(categories) or 'there are none'})"
             raise DeclarationError("Pipeline.segments", expected, self.segments, 'For example ["carrier"].')
+
+    def _check_rows(self) -> None:
+        if isinstance(self.train_on, type) or not isinstance(self.train_on, Window):
+            raise DeclarationError("Pipeline.train_on", "a window", self.train_on, 'For example Last("52w").')
+        if not isinstance(self.anchor, Anchor | None):
+            raise DeclarationError("Pipeline.anchor", "an Anchor", self.anchor, "For example Anchor(rows=5_000).")
+        if not isinstance(self.checks, Checks):
+            raise DeclarationError("Pipeline.checks", "Checks(…)", self.checks, 'For example Checks(errors=["drift"]).')
+        if getattr(self.gate, "max_anchor_loss", None) is not None and self.anchor is None:
+            raise DeclarationError("Pipeline.anchor", "an Anchor, as the gate limits its loss", None, "Anchor(rows=…).")
 
     def _check_fields(self) -> None:
         """The event's own time and id are decoded as such, whatever else reads them."""

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Protocol
 
 from headrace.models.errors import HeadraceError
+from headrace.models.findings import Finding
 from headrace.models.manifest import Blob, Manifest, OffsetRange
 from headrace.models.records import Progressed, Requested, Started
 from headrace.models.registry import Versions
@@ -33,6 +34,7 @@ class Candidate:
     metrics: Mapping[str, float] = field(default_factory=dict)
     champion_metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 class Attempt(Protocol):

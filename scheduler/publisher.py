@@ -79,4 +79,5 @@ class Publisher:
             metrics=dict(candidate.metrics),
             champion_metrics=dict(candidate.champion_metrics),
             seconds=dict(candidate.seconds),
+            findings=candidate.findings,
         )

@@ -193,7 +193,7 @@ def _label_rate(checks: Checks, train: Dataset, holdout: Dataset) -> list[Findin
     if train.task not in ("binary", "regression"):
         return []
     moved = float(after.mean() - before.mean())
-    error = float(np.sqrt(before.var() / len(before) + after.var() / len(after)))
+    error = float(before.std() * np.sqrt(1 / len(before) + 1 / len(after)))
     usual = min(before.mean(), 1 - before.mean()) if train.task == "binary" else before.std()
     if not abs(moved) > max(_SURE * error, checks.label_rate * float(usual)):
         return []

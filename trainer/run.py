@@ -18,17 +18,20 @@ import numpy as np
 from headrace.models.drift import reference_of
 from headrace.models.durations import iso
 from headrace.models.errors import HeadraceError, RegistryRefused, RunFailed
+from headrace.models.findings import Finding
 from headrace.models.golden import ROWS, golden
 from headrace.models.graph_check import check
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset, TrainContext, Trained
 from headrace.models.schema import Schema
 from headrace.models.session import Predictor, Runtime, Session
+from headrace.trainer.checks import after_training, before_training, failing
 from headrace.trainer.dataset import Joined, rows_of, rules_of, to_columns, to_dataset
 from headrace.trainer.evaluate import Constant, Evaluation, evaluate, max_difference
 from headrace.trainer.gate import Always
 from headrace.trainer.messages import Champion, RunRequest, RunResult
 from headrace.trainer.ready import ready_dataset
+from headrace.trainer.sanity import sane
 from headrace.trainer.scratch import scratch_folder
 from headrace.trainer.snapshot import dataset_sha256, snapshot
 from headrace.trainer.split import split
@@ -81,6 +84,11 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
             snapshot(joined, Path(request.snapshots), sha256)
         train, holdout = split(dataset, pipeline.train_on, request.at_ms)
     progress("join", {"rows": len(train), "holdout_rows": len(holdout)})
+    with _stage("check", seconds, progress):
+        findings = before_training(pipeline.checks, schema, train, holdout, joined.counts.same_id)
+        _end_at_errors(findings)
+        if request.sanity:
+            findings.append(sane(pipeline, train))
     with _stage("train", seconds, progress):
         context = TrainContext(
             schema=schema, cache=Path(request.cache), progress=lambda facts: progress("train", dict(facts))
@@ -101,6 +109,8 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         on_anchor = _on_anchor(joined, pipeline, candidate, champion, champion_schema, request.champion.version)
         evidence = replace(evaluation.evidence, anchor=on_anchor.evidence if on_anchor else None)
         verdict = (pipeline.gate or Always()).judge(evidence)
+        findings += after_training(pipeline.checks, evidence, train)
+        _end_at_errors(findings)
         difference = None
         if request.compare is not None:
             other, other_schema = _champion(request.compare, schema, request.threads)
@@ -130,6 +140,7 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         platform=platform.platform(),
         seconds=seconds,
         onnx_bytes=len(trained.onnx),
+        findings=tuple(findings),
         reference=reference_of(
             schema, train.take(slice(-_REFERENCE_ROWS, None)).columns, evaluation.evidence.candidate
         ),
@@ -164,6 +175,11 @@ def _load(request: RunRequest) -> Pipeline:
     if loaded.learner is None:
         raise RunFailed("no_learner", f"pipeline {loaded.name} has no learner: give it one, for example Torch(…)")
     return loaded
+
+
+def _end_at_errors(findings: list[Finding]) -> None:
+    if (failed := failing(findings)) is not None:
+        raise failed
 
 
 def _on_anchor(

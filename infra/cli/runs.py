@@ -84,6 +84,7 @@ def register(app: typer.Typer) -> None:
                 ("metrics", figures(found.metrics)),
                 ("champion's", figures(found.champion_metrics)),
                 ("seconds", figures(found.seconds)),
+                *[(one.severity, f"{one.text} ({one.name})") for one in found.findings],
                 *[("range", f"{part.topic}/{part.partition} {part.first}..{part.end}") for part in found.ranges],
             ]
         )

@@ -17,6 +17,7 @@ from headrace.models import registry
 from headrace.models.aliases import CHAMPION
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, RegistryRefused
+from headrace.models.findings import Finding
 from headrace.models.manifest import Manifest, OffsetRange
 from headrace.models.records import (
     Asked,
@@ -58,6 +59,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
     champion_metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}  # by stage
     ranges: tuple[OffsetRange, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class VersionFacts(msgspec.Struct, kw_only=True):
@@ -239,4 +241,4 @@ def _take(facts: RunFacts, record: Requested | Started | Progressed | Finished, 
             facts.tick, facts.version = record.tick or facts.tick, record.version
             facts.rows, facts.holdout_rows = record.rows, record.holdout_rows
             facts.metrics, facts.champion_metrics = record.metrics, record.champion_metrics
-            facts.seconds = record.seconds
+            facts.seconds, facts.findings = record.seconds, record.findings

@@ -75,7 +75,7 @@ def rows(count=200, **fields):
 
 
 def texts(report, level):
-    return [finding.text for finding in report.findings if finding.level == level]
+    return [finding.text for finding in report.findings if finding.severity == level]
 
 
 def test_a_healthy_sample_has_no_findings_and_its_batch_is_learnt_by_heart():

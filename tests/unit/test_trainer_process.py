@@ -157,8 +157,8 @@ def test_a_run_gives_a_model_a_verdict_and_where_both_come_from(trainer, request
     assert result.trained_from == "2013-07-04T00:00:00Z"
     assert result.null_shares == {"wind": pytest.approx(0.1, abs=0.05)}
     assert result.libraries.keys() >= {"torch", "onnx", "onnxruntime", "numpy"}
-    assert result.seconds.keys() == {"load", "join", "train", "evaluate"}
-    assert [stage for stage, facts in stages if not facts] == ["load", "join", "train", "evaluate"]
+    assert result.seconds.keys() == {"load", "join", "check", "train", "evaluate"}
+    assert [stage for stage, facts in stages if not facts] == ["load", "join", "check", "train", "evaluate"]
     assert [facts["epoch"] for _, facts in stages if "epoch" in facts] == [1, 2, 3, 4]
     written = msgspec.json.decode((tmp_path / "out" / "result.json").read_bytes(), type=RunResult)
     assert written == result
