@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from headrace.models.protocols import Reason as Reason
     from headrace.models.protocols import Trained as Trained
     from headrace.models.protocols import Verdict as Verdict
+    from headrace.models.reweighting import Balance as Balance
+    from headrace.models.reweighting import LabelDelay as LabelDelay
     from headrace.models.windows import Anchor as Anchor
     from headrace.models.windows import Everything as Everything
     from headrace.models.windows import Last as Last
@@ -69,6 +71,7 @@ _PLACES = {
     "headrace.models.labels": ("Binary", "Regression"),
     "headrace.models.pipeline": ("Pipeline",),
     "headrace.models.protocols": ("Reason", "Trained", "Verdict"),  # what users' own triggers, learners, gates return
+    "headrace.models.reweighting": ("Balance", "LabelDelay"),
     "headrace.models.windows": ("Anchor", "Everything", "Last", "LastRows", "Rehearsal"),
     "headrace.scheduler.combined": ("AllOf", "AnyOf", "AtLeast"),
     "headrace.scheduler.rollback": ("Rollback", "Shadow"),

@@ -12,6 +12,7 @@ from headrace.models.features import Aggregate, AnyFeature, Column, Function, Lo
 from headrace.models.labels import Label
 from headrace.models.metrics import METRICS, OF_TASK
 from headrace.models.protocols import Judge, Learner, Shadows, TakesBack, Trigger
+from headrace.models.reweighting import Balance, LabelDelay
 from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
 from headrace.models.windows import Anchor, Last, Window
 
@@ -35,6 +36,8 @@ class Pipeline:
     learner: Learner | None = None
     train_on: Window = field(default_factory=lambda: Last("52w"))
     anchor: Anchor | None = None  # older rows, never trained on, that each candidate is judged on beside the newest
+    importance: LabelDelay | None = None  # of rows by how long their label took, where quick ones are there first
+    balance: Balance | None = None  # of a binary label's classes
     checks: Checks = field(default_factory=Checks)  # what a training looks for, and what of it is an error
     retrain: Sequence[Trigger] = ()
     gate: Judge | None = None
@@ -152,10 +155,22 @@ class Pipeline:
             raise DeclarationError("Pipeline.train_on", "a window", self.train_on, 'For example Last("52w").')
         if not isinstance(self.anchor, Anchor | None):
             raise DeclarationError("Pipeline.anchor", "an Anchor", self.anchor, "For example Anchor(rows=5_000).")
+        self._check_weights()
         if not isinstance(self.checks, Checks):
             raise DeclarationError("Pipeline.checks", "Checks(…)", self.checks, 'For example Checks(errors=["drift"]).')
         if getattr(self.gate, "max_anchor_loss", None) is not None and self.anchor is None:
             raise DeclarationError("Pipeline.anchor", "an Anchor, as the gate limits its loss", None, "Anchor(rows=…).")
+
+    def _check_weights(self) -> None:
+        if not isinstance(self.importance, LabelDelay | None):
+            raise DeclarationError("Pipeline.importance", "LabelDelay(…)", self.importance, "LabelDelay() will do.")
+        if self.importance is not None and self.label.if_absent != "drop":
+            said = f"if_absent={self.label.if_absent!r}"
+            raise DeclarationError("Pipeline.importance", 'if_absent="drop"', said, "Rows wait for their horizon here.")
+        if not isinstance(self.balance, Balance | None):
+            raise DeclarationError("Pipeline.balance", "Balance(…)", self.balance, "Balance() will do.")
+        if self.balance is not None and self.label.task != "binary":
+            raise DeclarationError("Pipeline.balance", "a Binary label", self.label.task, "Leave it out.")
 
     def _check_fields(self) -> None:
         """The event's own time and id are decoded as such, whatever else reads them."""

@@ -58,6 +58,7 @@ def rules_of(pipeline: Pipeline, as_of_ms: int) -> Rules:
         window_ms=_ALWAYS_MS if pipeline.reach_ms is None else pipeline.reach_ms,
         window=pipeline.train_on,
         anchor=pipeline.anchor,
+        delays=pipeline.importance is not None,
     )
 
 

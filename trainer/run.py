@@ -26,15 +26,18 @@ from headrace.models.protocols import Dataset, TrainContext, Trained
 from headrace.models.schema import Schema
 from headrace.models.session import Predictor, Runtime, Session
 from headrace.trainer.checks import after_training, before_training, failing
-from headrace.trainer.dataset import Joined, rows_of, rules_of, to_columns, to_dataset
+from headrace.trainer.columns import as_numpy
+from headrace.trainer.dataset import DELAY, Joined, rows_of, rules_of, to_columns, to_dataset
 from headrace.trainer.evaluate import Constant, Evaluation, evaluate, max_difference
 from headrace.trainer.gate import Always
 from headrace.trainer.messages import Champion, RunRequest, RunResult
+from headrace.trainer.prior import as_in_the_stream
 from headrace.trainer.ready import ready_dataset
 from headrace.trainer.sanity import sane
 from headrace.trainer.scratch import scratch_folder
 from headrace.trainer.snapshot import dataset_sha256, snapshot
 from headrace.trainer.split import split
+from headrace.trainer.weights import balanced, by_delay, with_weights
 
 MODEL, RESULT = "model.onnx", "result.json"
 _REFERENCE_ROWS = 200_000  # the newest training rows, which drift is measured against
@@ -93,7 +96,15 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         context = TrainContext(
             schema=schema, cache=Path(request.cache), progress=lambda facts: progress("train", dict(facts))
         )
-        trained = _train(pipeline, train, context)
+        fitted, odds = _reweighted(pipeline, joined, train, request.at_ms)
+        trained = _train(pipeline, fitted, context)
+        if pipeline.balance is not None:
+            balance = {"balance": f"{pipeline.balance.by}, {len(fitted)} rows", "prior_odds": odds}
+            trained = replace(
+                trained,
+                onnx=as_in_the_stream(trained.onnx, odds),
+                hyperparameters={**trained.hyperparameters, **balance},
+            )
     with _stage("evaluate", seconds, progress):
         champion_columns = to_columns(joined.table.slice(len(train)), champion_schema)
         candidate = _candidate(trained.onnx, pipeline, request.threads)
@@ -199,6 +210,14 @@ def _anchor_numbers(found: Evaluation) -> dict[str, float]:
     figures = {"anchor_rows": float(len(found.evidence.labels))}
     figures |= {f"anchor_{name}": value for name, value in found.metrics.items()}
     return figures | {f"anchor_champion_{name}": value for name, value in found.champion_metrics.items()}
+
+
+def _reweighted(pipeline: Pipeline, joined: Joined, train: Dataset, at_ms: int) -> tuple[Dataset, float]:
+    """The rows as the learner sees them, and how many times as large the odds of a one are among them."""
+    if pipeline.importance is not None:
+        delays = as_numpy(joined.table[DELAY].slice(0, len(train)))
+        train = with_weights(train, by_delay(pipeline.importance, delays, at_ms - train.times))
+    return (train, 1.0) if pipeline.balance is None else balanced(pipeline.balance, train)
 
 
 def _train(pipeline: Pipeline, train: Dataset, context: TrainContext) -> Trained:
