@@ -181,10 +181,14 @@ class Replayed:
         labels, scores = np.array([row.label for row in rows]), np.array([row.score for row in rows])
         return measure(self.pipeline.label.task, labels, scores)
 
-    def dataset(self, at: Moment | None = None) -> Dataset:
-        """What a training at `at` (`now` by default) sees: the rows of `train_on`'s window. Raises RunFailed."""
+    def dataset(self, at: Moment | None = None, *, with_anchor: bool = False) -> Dataset:
+        """What a training at `at` (`now` by default) sees: the rows of `train_on`'s window, and those that an `Anchor`
+        takes out of it only if asked for. Raises RunFailed."""
         at_ms = self.horizon_ms if at is None else _milliseconds("at", at)
-        joined = join(self.served, [self.label_batch()], **rules_of(self.pipeline, at_ms))
+        rules = rules_of(self.pipeline, at_ms)
+        if with_anchor:
+            rules["anchor"] = None
+        joined = join(self.served, [self.label_batch()], **rules)
         return to_dataset(joined, self.pipeline.schema, self.pipeline.label.task)
 
     @cached_property

@@ -17,6 +17,7 @@ from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
 from headrace.models.windows import Anchor, Last, Window
 
 SERVED_FIELDS = frozenset({"id", "event_time", "partition", "offset", "version", "score"})  # beside the features
+JOINED_FIELDS = frozenset({"label", "label_delay_ms"})  # of a dataset, beside these
 Delivery = Literal["at_least_once", "exactly_once"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")  # topic names are made of it: 249 characters at most, dots are ours
 
@@ -203,7 +204,7 @@ class Pipeline:
                 raise DeclarationError(
                     "Tensor", "a name that the graph has not taken", column.name, "Rename the field."
                 )
-            if column.name in SERVED_FIELDS:
+            if column.name in SERVED_FIELDS | JOINED_FIELDS:
                 raise DeclarationError("feature", "a name that served rows have not taken", column.name, "Rename it.")
 
     def _check_function_inputs(self) -> None:

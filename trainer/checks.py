@@ -31,6 +31,7 @@ from headrace.models.manifest import Reference
 from headrace.models.metrics import log_loss, rmse, roc_auc
 from headrace.models.protocols import Columns, Dataset, Evidence
 from headrace.models.schema import Schema
+from headrace.trainer.matching import Counts
 
 _LOOKED_AT = 50_000  # rows
 _ENOUGH = 50  # rows, below which nothing is said of a column
@@ -38,11 +39,11 @@ _NAMED = 5  # columns of one kind of finding
 _SURE = 3.29  # standard errors: by chance once in a thousand runs
 
 
-def before_training(checks: Checks, schema: Schema, train: Dataset, holdout: Dataset, same_id: int) -> list[Finding]:
-    """`same_id` counts rows whose id another one has. Raises RunFailed("check_raised") of a user's own check."""
+def before_training(checks: Checks, schema: Schema, train: Dataset, holdout: Dataset, counts: Counts) -> list[Finding]:
+    """`counts` are of the join. Raises RunFailed("check_raised") of a user's own check."""
     rows, newest = _spread(train), _spread(holdout)
     found = [*about_columns(checks, schema.columns, rows.columns, len(rows)), *about_leaks(checks, schema, rows)]
-    found += about_ids(checks, same_id, len(train) + len(holdout))
+    found += _ids(checks, counts)
     if len(newest) >= _ENOUGH:
         found += [*_label_rate(checks, train, holdout), *_drift(checks, schema, rows, newest)]
     return [*found, *_own(checks, train, holdout)]
@@ -107,13 +108,6 @@ def about_leaks(checks: Checks, schema: Schema, dataset: Dataset) -> list[Findin
                 "is it known by then?"
             )
     return _findings(checks, LEAKAGE, texts)
-
-
-def about_ids(checks: Checks, same_id: int, rows: int) -> list[Finding]:
-    if not same_id:
-        return []
-    text = f"{same_id:,} of {rows:,} rows have the id of another one, and so its label: ids should be unique."
-    return _findings(checks, DUPLICATES, [text])
 
 
 # ── columns ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -218,6 +212,14 @@ def _drift(checks: Checks, schema: Schema, train: Dataset, holdout: Dataset) -> 
         f"{named}: if this is no season, look at their sources, or shorten the window."
     )
     return _findings(checks, DRIFT, [text])
+
+
+def _ids(checks: Checks, counts: Counts) -> list[Finding]:
+    if not counts.same_id:
+        return []
+    rows = counts.joined + counts.filled
+    text = f"{counts.same_id:,} of {rows:,} rows have the id of another one, and so its label: ids should be unique."
+    return _findings(checks, DUPLICATES, [text])
 
 
 # ── a user's own ──────────────────────────────────────────────────────────────────────────────────────────────────────

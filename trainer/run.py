@@ -88,7 +88,7 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         train, holdout = split(dataset, pipeline.train_on, request.at_ms)
     progress("join", {"rows": len(train), "holdout_rows": len(holdout)})
     with _stage("check", seconds, progress):
-        findings = before_training(pipeline.checks, schema, train, holdout, joined.counts.same_id)
+        findings = before_training(pipeline.checks, schema, train, holdout, joined.counts)
         _end_at_errors(findings)
         if request.sanity:
             findings.append(sane(pipeline, train))

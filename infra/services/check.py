@@ -53,7 +53,7 @@ def check(
 
     dataset, at = None, int(times.max(initial=0)) + pipeline.label.within_ms
     if decoded and label_values is not None:  # as if trained when the newest event's horizon has closed
-        dataset = replayed.dataset(at=at)
+        dataset = replayed.dataset(at=at, with_anchor=True)  # a sample may be smaller than the anchor
     label_report = _labels(replayed, decoded) if label_values is not None else None
     reports = tuple(_column(column, columns[column.name]) for column in pipeline.columns) if decoded else ()
     findings = [

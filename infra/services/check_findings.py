@@ -14,6 +14,7 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset
 from headrace.testing import Replayed
 from headrace.trainer.checks import before_training
+from headrace.trainer.matching import Counts
 from headrace.trainer.split import split
 
 
@@ -92,7 +93,7 @@ def about_training(pipeline: Pipeline, dataset: Dataset, at_ms: int) -> list[Fin
         train, holdout = split(dataset, pipeline.train_on, at_ms)
     except RunFailed:
         train, holdout = dataset, dataset.take(slice(0, 0))
-    found = before_training(pipeline.checks, pipeline.schema, train, holdout, same_id=0)
+    found = before_training(pipeline.checks, pipeline.schema, train, holdout, Counts())
     return [one for one in found if one.name not in (CONSTANT, EXPLODING, IDENTIFYING)]
 
 

@@ -11,6 +11,7 @@ from headrace.models.features import Column
 from headrace.models.protocols import Dataset, Evidence
 from headrace.models.schema import Schema
 from headrace.trainer.checks import after_training, before_training, failing
+from headrace.trainer.matching import Counts
 
 SCHEMA = Schema(
     (
@@ -39,7 +40,7 @@ DEFAULT = Checks()
 
 
 def found(train=TRAIN, holdout=HOLDOUT, checks=DEFAULT, same_id=0):
-    return before_training(checks, SCHEMA, train, holdout, same_id)
+    return before_training(checks, SCHEMA, train, holdout, Counts(joined=4_800, same_id=same_id))
 
 
 def names(findings):
@@ -136,7 +137,7 @@ def test_of_many_columns_a_few_are_named():
         times=np.arange(100),
         task="binary",
     )
-    texts = [each.text for each in before_training(Checks(), schema, data, data.take(slice(0, 0)), 0)]
+    texts = [each.text for each in before_training(Checks(), schema, data, data.take(slice(0, 0)), Counts())]
     assert len(texts) == 6
     assert texts[-1] == "and 25 columns more."
 

@@ -25,7 +25,8 @@ import ctypes, os, signal, sys, threading
 from headrace.models.features import Category, Number, Topic
 from headrace.models.labels import Binary
 from headrace.models.pipeline import Pipeline
-from headrace.models.windows import Last
+from headrace.models.reweighting import Balance, LabelDelay
+from headrace.models.windows import Anchor, Last, Rehearsal
 from headrace.trainer.gate import Gate
 from headrace.trainer.learners import Torch
 
@@ -63,6 +64,7 @@ def killed():
 
 LEARNERS = {
     "good": Torch(net, epochs=4, batch_size=64, lr=0.02),
+    "chosen": Torch(net, epochs=4, batch_size=64, lr=0.02),
     "nan": Torch(nan),
     "killed": Own(killed),
     "segfault": Own(lambda: ctypes.string_at(0)),
@@ -83,9 +85,17 @@ def load(name):
         features=[Number("distance"), Number("wind", nullable=True), Category("carrier")],
         label=Binary(labels, "late", within="36h", if_absent="drop"),
         learner=LEARNERS[name],
-        train_on=Last("8w", holdout="5d"),
         gate=Gate("roc_auc", max_loss=0.005),
+        **(CHOSEN if name == "chosen" else {"train_on": Last("8w", holdout="5d")}),
     )
+
+
+CHOSEN = {
+    "train_on": Rehearsal("10d", 200, holdout="1d"),
+    "anchor": Anchor(rows=60),
+    "importance": LabelDelay(),
+    "balance": Balance(positives=0.3, by="undersampling"),
+}
 """
 
 
@@ -173,17 +183,21 @@ def test_the_same_data_and_seed_give_the_same_bytes_in_any_process(trainer, requ
     assert (tmp_path / "again/model.onnx").read_bytes() == (tmp_path / "first/model.onnx").read_bytes()
 
 
-def test_a_dataset_larger_than_memory_trains_to_the_same_bytes(request_for, tmp_path, world, monkeypatch):
-    memory = train_candidate(request_for("good", "memory"))
+@pytest.mark.parametrize("name", ["good", "chosen"])
+def test_a_dataset_larger_than_memory_trains_to_the_same_bytes(request_for, tmp_path, world, monkeypatch, name):
+    memory = train_candidate(request_for(name, "memory"))
     monkeypatch.setattr("headrace.trainer.ready.memory_left", lambda: 200_000)
     monkeypatch.delattr("headrace.trainer.ready.join")  # the one in memory
     monkeypatch.setattr("headrace.trainer.torch_training._BLOCK_ROWS", 96)
     champion = Champion(version=1, onnx=str(tmp_path / "memory/model.onnx"))
-    disk = train_candidate(request_for("good", "disk", champion=champion))
+    disk = train_candidate(request_for(name, "disk", champion=champion))
     assert (tmp_path / "disk/model.onnx").read_bytes() == (tmp_path / "memory/model.onnx").read_bytes()
     assert disk.champion_metrics == memory.metrics
-    for name in (
+    for field in (
         "dataset_sha256",
+        "anchor_sha256",
+        "findings",
+        "hyperparameters",
         "rows",
         "holdout_rows",
         "trained_from",
@@ -192,8 +206,13 @@ def test_a_dataset_larger_than_memory_trains_to_the_same_bytes(request_for, tmp_
         "null_shares",
         "curves",
     ):
-        assert getattr(disk, name) == getattr(memory, name), name
+        assert getattr(disk, field) == getattr(memory, field), field
     assert not list(world.glob("scratch-*"))
+    if name == "chosen":
+        assert memory.rows == 200 + 9 * 24  # of ten fresh days one is held out
+        assert memory.numbers["anchor_rows"] == 60
+        assert int(memory.hyperparameters["balance"].split()[1]) < memory.rows
+        assert memory.hyperparameters["prior_odds"] < 1
 
 
 def test_the_champion_is_judged_by_its_own_schema_on_the_same_rows(trainer, request_for, tmp_path, world):
