@@ -179,9 +179,9 @@ class Rehearsal:
 class Anchor:
     """A fixed, older holdout: so many rows that no version is ever trained on, the same ones for each.
 
-    They are the oldest of the log, or a draw from those with `since` ≤ event time < `until`. A row of the holdout is
-    none, and rows only ever leave the anchor while labels for it still come: so none that is in it was trained on
-    before. Served rows are then kept for ever.
+    They are the oldest of the log, or a draw from those with `since` ≤ event time < `until`; a window that takes some
+    of them trains on so many fewer. A row of the holdout is none, and rows only ever leave the anchor, while labels for
+    older ones still come: so none that is in it was trained on before. Served rows are then kept for ever.
     """
 
     rows: int = 5_000

@@ -13,6 +13,7 @@ from headrace.infra.topics import apply
 from headrace.streams.served import encode_served
 from headrace.testing import replay
 
+LEARNER = "epochs=2, batch_size=1024, lr=3e-3"
 WINDOW = 'train_on=Last("52w", holdout="7d"),'
 NAMES = (
     "Aggregate, Anchor, Balance, Binary, Category, Checks, Cron, Datetime, Gate, LabelDelay, LastRows, Lookup, Number"
@@ -47,6 +48,7 @@ class World:
         source = demo.FILE.read_text()
         assert WINDOW in source
         source = source.replace(WINDOW, f"train_on={window}, anchor=Anchor(rows=1_000), {more}")
+        source = source.replace(LEARNER, "epochs=6, batch_size=128, lr=3e-3")  # few rows want more steps
         imports = f"from headrace import {NAMES}, Pipeline, Rehearsal, Topic, Torch, Last\n"
         (self.folder / "flights.py").write_text(imports + source.partition("Torch\n")[2])
 
