@@ -52,6 +52,21 @@ def nan(inputs):
     return module
 
 
+def deep(inputs):
+    import torch
+
+    module = net(inputs)
+    module.last = torch.nn.Sequential(torch.nn.Linear(inputs.numbers + 4, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
+    return module
+
+
+def deaf(inputs):
+    module = net(inputs)
+    module.last.weight.data.fill_(0.0)
+    module.last.weight.requires_grad_(False)
+    return module
+
+
 class Own:
     def __init__(self, accident):
         self.train = lambda dataset, context: accident()
@@ -65,6 +80,8 @@ def killed():
 LEARNERS = {
     "good": Torch(net, epochs=4, batch_size=64, lr=0.02),
     "chosen": Torch(net, epochs=4, batch_size=64, lr=0.02),
+    "deep": Torch(deep, epochs=4, batch_size=64, lr=0.02),
+    "deaf": Torch(deaf),
     "nan": Torch(nan),
     "killed": Own(killed),
     "segfault": Own(lambda: ctypes.string_at(0)),
@@ -222,6 +239,15 @@ def test_the_champion_is_judged_by_its_own_schema_on_the_same_rows(trainer, requ
     assert second.champion_metrics == first.metrics
     assert second.numbers["gain"] == 0
     assert second.verdict.endswith("of version 4: not worse by more than 0.005")
+
+
+def test_a_network_that_cannot_learn_one_batch_fails_where_that_is_asked_for(request_for):
+    with pytest.raises(RunFailed, match="not_learning: the network does not learn one batch by heart"):
+        train_candidate(request_for("deaf", sanity=True))
+    said = train_candidate(request_for("deep", sanity=True)).findings[0]
+    assert (said.name, said.severity) == ("sanity", "note")
+    findings = train_candidate(request_for("deaf")).findings
+    assert [found.name for found in findings] == ["worse_than_baseline"]
 
 
 @pytest.mark.parametrize(
