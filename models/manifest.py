@@ -81,7 +81,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     trained_from: str  # event time of the oldest and the newest training row, RFC 3339 UTC
     trained_through: str
     null_shares: dict[str, float]  # per nullable column, over the training rows
-    anchor_sha256: str = ""  # of the anchor's rows: the same for every version, or they were not judged by the same
+    anchor_sha256: str = ""  # of which rows, with which labels, the anchor has: equal where versions were judged alike
 
     hyperparameters: dict[str, Any]
     metrics: dict[str, float]  # the candidate's on the holdout

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from headrace.models.drift import reference_of
 from headrace.models.durations import iso
@@ -27,9 +28,10 @@ from headrace.models.schema import Schema
 from headrace.models.session import Predictor, Runtime, Session
 from headrace.trainer.checks import after_training, before_training, failing
 from headrace.trainer.columns import as_numpy
-from headrace.trainer.dataset import DELAY, Joined, rows_of, rules_of, to_columns, to_dataset
+from headrace.trainer.dataset import DELAY, LABEL, Joined, rows_of, rules_of, to_columns, to_dataset
 from headrace.trainer.evaluate import Constant, Evaluation, evaluate, max_difference
 from headrace.trainer.gate import Always
+from headrace.trainer.matching import Counts
 from headrace.trainer.messages import Champion, RunRequest, RunResult
 from headrace.trainer.prior import as_in_the_stream
 from headrace.trainer.ready import ready_dataset
@@ -141,7 +143,7 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         trained_from=iso(int(train.times[0])),
         trained_through=iso(int(train.times[-1])),
         dataset_sha256=sha256,
-        anchor_sha256=dataset_sha256(replace(joined, table=joined.anchor, file=None)) if joined.anchor else "",
+        anchor_sha256=_identity(joined.anchor) if joined.anchor else "",
         counts=msgspec.to_builtins(joined.counts),
         lacking=joined.lacking,
         null_shares=null_shares(train, schema),
@@ -204,6 +206,11 @@ def _on_anchor(
         to_columns(joined.anchor, champion_schema),
     )
     return evaluate(rows, candidate, champion, columns, version)
+
+
+def _identity(rows: pa.Table) -> str:
+    """Of which rows they are, with which labels: columns come and go with declarations."""
+    return dataset_sha256(Joined(rows.select(["id", "event_time", "partition", "offset", LABEL]), Counts(), {}))
 
 
 def _anchor_numbers(found: Evaluation) -> dict[str, float]:
