@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
+    from headrace.models.checks import Checks as Checks
     from headrace.models.errors import BadInput as BadInput
     from headrace.models.errors import DeclarationError as DeclarationError
     from headrace.models.errors import HeadraceError as HeadraceError
@@ -27,12 +28,18 @@ if TYPE_CHECKING:
     from headrace.models.labels import Binary as Binary
     from headrace.models.labels import Regression as Regression
     from headrace.models.limits import RunLimits as RunLimits
-    from headrace.models.pipeline import Last as Last
     from headrace.models.pipeline import Pipeline as Pipeline
     from headrace.models.protocols import Reason as Reason
     from headrace.models.protocols import Trained as Trained
     from headrace.models.protocols import Verdict as Verdict
+    from headrace.models.reweighting import Balance as Balance
+    from headrace.models.reweighting import LabelDelay as LabelDelay
     from headrace.models.scoring import Score as Score
+    from headrace.models.windows import Anchor as Anchor
+    from headrace.models.windows import Everything as Everything
+    from headrace.models.windows import Last as Last
+    from headrace.models.windows import LastRows as LastRows
+    from headrace.models.windows import Rehearsal as Rehearsal
     from headrace.scheduler.combined import AllOf as AllOf
     from headrace.scheduler.combined import AnyOf as AnyOf
     from headrace.scheduler.combined import AtLeast as AtLeast
@@ -51,6 +58,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _PLACES = {
+    "headrace.models.checks": ("Checks",),
     "headrace.models.errors": ("BadInput", "DeclarationError", "HeadraceError"),
     "headrace.models.features": (
         "Aggregate",
@@ -64,9 +72,11 @@ _PLACES = {
     ),
     "headrace.models.labels": ("Binary", "Regression"),
     "headrace.models.limits": ("RunLimits",),
-    "headrace.models.pipeline": ("Last", "Pipeline"),
+    "headrace.models.pipeline": ("Pipeline",),
     "headrace.models.protocols": ("Reason", "Trained", "Verdict"),  # what users' own triggers, learners, gates return
+    "headrace.models.reweighting": ("Balance", "LabelDelay"),
     "headrace.models.scoring": ("Score",),
+    "headrace.models.windows": ("Anchor", "Everything", "Last", "LastRows", "Rehearsal"),
     "headrace.scheduler.combined": ("AllOf", "AnyOf", "AtLeast"),
     "headrace.scheduler.rollback": ("Rollback", "Shadow"),
     "headrace.scheduler.triggers": ("Always", "Cron", "Degraded", "Drift", "Every", "Never", "NewLabels"),

@@ -51,7 +51,7 @@ from headrace.streams.out import Headers, Out
 from headrace.streams.rings import RingSpec, rings_of
 from headrace.streams.served import decode_served
 from headrace.streams.side_rows import SideDecoder
-from headrace.trainer.dataset import LABEL, join, to_dataset
+from headrace.trainer.dataset import LABEL, join, rules_of, to_dataset
 from headrace.trainer.dataset import Joined as JoinedTable
 from headrace.trainer.matching import Counts
 from headrace.trainer.messages import Champion, RunRequest, RunResult
@@ -181,26 +181,23 @@ class Replayed:
         labels, scores = np.array([row.label for row in rows]), np.array([row.score for row in rows])
         return measure(self.pipeline.label.task, labels, scores)
 
-    def dataset(self, at: Moment | None = None) -> Dataset:
-        """What a training at `at` (`now` by default) sees: the rows of `train_on`'s window. Raises RunFailed."""
+    def dataset(self, at: Moment | None = None, *, with_anchor: bool = False) -> Dataset:
+        """What a training at `at` (`now` by default) sees: the rows of `train_on`'s window, and those that an `Anchor`
+        takes out of it only if asked for. Raises RunFailed."""
         at_ms = self.horizon_ms if at is None else _milliseconds("at", at)
-        joined = self._join(at_ms, self.pipeline.train_on.window_ms)
+        rules = rules_of(self.pipeline, at_ms)
+        if with_anchor:
+            rules["anchor"] = None
+        joined = join(self.served, [self.label_batch()], **rules)
         return to_dataset(joined, self.pipeline.schema, self.pipeline.label.task)
 
     @cached_property
     def _joined_by_now(self) -> JoinedTable | None:
-        return self._join(self.horizon_ms, self.horizon_ms) if self.served else None
-
-    def _join(self, at_ms: int, window_ms: int) -> JoinedTable:
-        absent = self.pipeline.label.if_absent
-        return join(
-            self.served,
-            [self.label_batch()],
-            within_ms=self.pipeline.label.within_ms,
-            if_absent="drop" if absent is None or isinstance(absent, str) else float(absent),
-            as_of_ms=at_ms,
-            window_ms=window_ms,
-        )
+        """Of any age."""
+        rules = rules_of(self.pipeline, self.horizon_ms)
+        del rules["window"]
+        rules["window_ms"] = self.horizon_ms
+        return join(self.served, [self.label_batch()], **rules) if self.served else None
 
     def label_batch(self) -> Any:
         """The usable labels as the trainer reads them."""

@@ -43,11 +43,13 @@ class Applied:
 def wanted_topics(names: Names, partitions: int, max_bytes: int = _DEFAULT_MAX) -> list[Wanted]:
     """The topic table. `partitions` are those of the events, which predictions and served rows share.
 
-    Served rows are what trainings read: they are kept for the window and the horizon. Registry, artifacts, runs and
+    Served rows are what trainings read: they are kept for the window and the horizon, or for ever where the window has
+    no end or there is an anchor. Registry, artifacts, runs and
     history are kept for ever, dead letters long enough to be looked at. Predictions follow the broker's default.
     """
     pipeline, topics = names.pipeline, names.topics
-    served_ms = pipeline.train_on.window_ms + pipeline.label.within_ms + _WEEK_MS
+    reach_ms = pipeline.reach_ms
+    served_ms = -1 if reach_ms is None else reach_ms + pipeline.label.within_ms + _WEEK_MS
     users = {topic.name: topic.partitions for topic in pipeline.inputs}
     users[pipeline.events.name] = partitions
     read_as_streams = {topic.name for topic in (*pipeline.side_topics, pipeline.label.topic, pipeline.events)}

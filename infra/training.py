@@ -97,6 +97,7 @@ class LocalTraining:
             champion=self._served_now(versions),
             import_path=(str(file.path.parent),),
             threads=self._origin.pipeline.run.cpus,
+            sanity=run.sanity,
         )
         parent = versions.champion.version if versions.champion else 0
         draft = self._draft(run, parent=parent, ranges=ranges, as_of=iso(at))
@@ -172,6 +173,7 @@ class LocalTraining:
             champion_metrics=result.champion_metrics,
             seconds=result.seconds,
             curves=result.curves,
+            findings=result.findings,
         )
 
     def _placed(self, graph: bytes) -> bytes | Blob:
@@ -273,6 +275,7 @@ def _with_result(draft: Manifest, result: RunResult) -> Manifest:
     return replace(
         draft,
         dataset_sha256=result.dataset_sha256,
+        anchor_sha256=result.anchor_sha256,
         rows=result.rows,
         holdout_rows=result.holdout_rows,
         trained_from=result.trained_from,
@@ -285,6 +288,7 @@ def _with_result(draft: Manifest, result: RunResult) -> Manifest:
         libraries=result.libraries,
         golden=result.golden,
         reference=result.reference,
+        findings=result.findings,
         numbers=result.numbers,
         platform=result.platform,
     )

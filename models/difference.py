@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.models.bootstrap import Measured, measured
+from headrace.models.calibration import calibration_error
 from headrace.models.kendall import kendall_tau
 from headrace.models.metrics import METRICS
 from headrace.models.protocols import Task
@@ -89,6 +90,7 @@ class Difference:
     metrics: tuple[Measured, ...]
     tau: float | None
     changed_decisions: float | None  # share of rows; None for a regression
+    calibration: tuple[float | None, float | None]  # calibration errors of both; None for a regression
     scores: Histogram
     shift: Shift
     segments: tuple[Segment, ...]
@@ -108,6 +110,7 @@ def difference(
         metrics=measured(scored.task, known.labels, known.first, known.second, rounds=rounds, seed=seed),
         tau=_said(kendall_tau(scored.first, scored.second)),
         changed_decisions=_changed(scored, decide_at),
+        calibration=(_calibration(known, known.first), _calibration(known, known.second)),
         scores=_histogram(scored.first, scored.second),
         shift=_shift(change),
         segments=tuple(_segments(scored, metric, decide_at, segment_rows)),
@@ -147,6 +150,10 @@ def _changed(scored: Scored, decide_at: float | None) -> float | None:
     if decide_at is None or not len(scored.first):
         return None
     return float(np.mean((scored.first >= decide_at) != (scored.second >= decide_at)))
+
+
+def _calibration(known: Scored, scores: NDArray[np.float64]) -> float | None:
+    return None if known.task == "regression" else _said(calibration_error(known.labels, scores))
 
 
 def _histogram(first: Array, second: Array) -> Histogram:

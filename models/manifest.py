@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.models.errors import RegistryRefused
 from headrace.models.features import AnyFeature
+from headrace.models.findings import Finding
 from headrace.models.protocols import Task
 from headrace.models.schema import Schema
 
@@ -80,6 +81,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     trained_from: str  # event time of the oldest and the newest training row, RFC 3339 UTC
     trained_through: str
     null_shares: dict[str, float]  # per nullable column, over the training rows
+    anchor_sha256: str = ""  # of which rows, with which labels, the anchor has: equal where versions were judged alike
 
     hyperparameters: dict[str, Any]
     metrics: dict[str, float]  # the candidate's on the holdout
@@ -91,6 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     reference: Reference | None = None  # how the training rows lie, column by column: what drift is measured against
     numbers: dict[str, float] = {}  # of the verdict
     golden: Golden | None = None
+    findings: tuple[Finding, ...] = ()  # what its checks said of the rows, and of it
 
     sources: Blob | None = None  # that file and every local module it reaches, as one archive: see `infra.sources`
     pipeline_file: str = ""  # where the pipeline is in it, as "flights.py:flight_delay"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from headrace.models.checks import Checks
 from headrace.models.durations import milliseconds
 from headrace.models.errors import DeclarationError
 from headrace.models.features import Aggregate, AnyFeature, Column, Function, Lookup, Topic, columns_of, fields_of
@@ -12,35 +13,15 @@ from headrace.models.labels import Label
 from headrace.models.limits import RunLimits
 from headrace.models.metrics import METRICS, OF_TASK
 from headrace.models.protocols import Judge, Learner, Shadows, TakesBack, Trigger
+from headrace.models.reweighting import Balance, LabelDelay
 from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
 from headrace.models.scoring import Score, expect_scores
+from headrace.models.windows import Anchor, Last, Window
 
 SERVED_FIELDS = frozenset({"id", "event_time", "partition", "offset", "version", "score"})  # beside the features
+JOINED_FIELDS = frozenset({"label", "label_delay_ms"})  # of a dataset, beside these
 Delivery = Literal["at_least_once", "exactly_once"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")  # topic names are made of it: 249 characters at most, dots are ours
-
-
-@dataclass(frozen=True)
-class Last:
-    """Train on rows whose event time is within `window` of the tick; the newest `holdout` of them are for the gate."""
-
-    window: str
-    holdout: str = "7d"
-    min_rows: int = 100  # fewer training rows, or a tenth of it in the holdout: the run fails as too_few_rows
-
-    def __post_init__(self) -> None:
-        if milliseconds("Last.holdout", self.holdout) >= milliseconds("Last.window", self.window):
-            raise DeclarationError("Last.holdout", f"less than the window {self.window}", self.holdout, "Shorten it.")
-        if not isinstance(self.min_rows, int) or self.min_rows < 1:
-            raise DeclarationError("Last.min_rows", "a number from 1", self.min_rows, "Raise it.")
-
-    @property
-    def window_ms(self) -> int:
-        return milliseconds("Last.window", self.window)
-
-    @property
-    def holdout_ms(self) -> int:
-        return milliseconds("Last.holdout", self.holdout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +37,12 @@ class Pipeline:
     features: Sequence[AnyFeature]
     label: Label
     learner: Learner | None = None
-    train_on: Last = field(default_factory=lambda: Last("52w"))
+    train_on: Window = field(default_factory=lambda: Last("52w"))
     run: RunLimits = field(default_factory=RunLimits)  # what a training may take of its machine
+    anchor: Anchor | None = None  # older rows, never trained on, that each candidate is judged on beside the newest
+    importance: LabelDelay | None = None  # of rows by how long their label took, where quick ones are there first
+    balance: Balance | None = None  # of a binary label's classes
+    checks: Checks = field(default_factory=Checks)  # what a training looks for, and what of it is an error
     retrain: Sequence[Trigger] = ()
     score: Sequence[Score] = ()  # by schedule, beside the events
     gate: Judge | None = None
@@ -76,6 +61,7 @@ class Pipeline:
         self._check_inputs()
         self._check_trust()
         self._check_learning()
+        self._check_rows()
         self._check_segments()
         self._check_names()
         self._check_function_inputs()
@@ -114,6 +100,11 @@ class Pipeline:
     def stored(self) -> tuple[Lookup | Aggregate, ...]:
         """Features that live in the feature store."""
         return tuple(feature for feature in self.features if isinstance(feature, Lookup | Aggregate))
+
+    @property
+    def reach_ms(self) -> int | None:
+        """How far back a training reads served rows; None where it reads all of them."""
+        return None if self.anchor is not None else self.train_on.reach_ms
 
     @property
     def max_future_ms(self) -> int:
@@ -162,8 +153,6 @@ class Pipeline:
                 raise DeclarationError("Pipeline.retrain", "triggers", trigger, "For example [Cron('0 3 * * mon', …)].")
         if not isinstance(self.run, RunLimits):
             raise DeclarationError("Pipeline.run", "RunLimits(…)", self.run, 'For example RunLimits(time="2h").')
-        if not isinstance(self.train_on, Last):
-            raise DeclarationError("Pipeline.train_on", "Last(window, holdout=…)", self.train_on, "Use Last.")
         metric, known = getattr(self.gate, "metric", None), OF_TASK[self.label.task]
         if metric in METRICS and metric not in known:
             raise DeclarationError("Pipeline.gate", " or ".join(known), metric, "Take a metric of the task.")
@@ -173,6 +162,28 @@ class Pipeline:
         if not isinstance(self.segments, list | tuple) or not set(self.segments) <= set(categories):
             expected = f"category columns ({', '.join(categories) or 'there are none'})"
             raise DeclarationError("Pipeline.segments", expected, self.segments, 'For example ["carrier"].')
+
+    def _check_rows(self) -> None:
+        if isinstance(self.train_on, type) or not isinstance(self.train_on, Window):
+            raise DeclarationError("Pipeline.train_on", "a window", self.train_on, 'For example Last("52w").')
+        if not isinstance(self.anchor, Anchor | None):
+            raise DeclarationError("Pipeline.anchor", "an Anchor", self.anchor, "For example Anchor(rows=5_000).")
+        self._check_weights()
+        if not isinstance(self.checks, Checks):
+            raise DeclarationError("Pipeline.checks", "Checks(…)", self.checks, 'For example Checks(errors=["drift"]).')
+        if getattr(self.gate, "max_anchor_loss", None) is not None and self.anchor is None:
+            raise DeclarationError("Pipeline.anchor", "an Anchor, as the gate limits its loss", None, "Anchor(rows=…).")
+
+    def _check_weights(self) -> None:
+        if not isinstance(self.importance, LabelDelay | None):
+            raise DeclarationError("Pipeline.importance", "LabelDelay(…)", self.importance, "LabelDelay() will do.")
+        if self.importance is not None and self.label.if_absent != "drop":
+            said = f"if_absent={self.label.if_absent!r}"
+            raise DeclarationError("Pipeline.importance", 'if_absent="drop"', said, "Rows wait for their horizon here.")
+        if not isinstance(self.balance, Balance | None):
+            raise DeclarationError("Pipeline.balance", "Balance(…)", self.balance, "Balance() will do.")
+        if self.balance is not None and self.label.task != "binary":
+            raise DeclarationError("Pipeline.balance", "a Binary label", self.label.task, "Leave it out.")
 
     def _check_fields(self) -> None:
         """The event's own time and id are decoded as such, whatever else reads them."""
@@ -210,7 +221,7 @@ class Pipeline:
                 raise DeclarationError(
                     "Tensor", "a name that the graph has not taken", column.name, "Rename the field."
                 )
-            if column.name in SERVED_FIELDS:
+            if column.name in SERVED_FIELDS | JOINED_FIELDS:
                 raise DeclarationError("feature", "a name that served rows have not taken", column.name, "Rename it.")
 
     def _check_function_inputs(self) -> None:

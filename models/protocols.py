@@ -105,6 +105,7 @@ class Dataset:
     times: NDArray[np.int64]  # [n] event time, Unix ms
     task: Task
     scratch: Path | None = None  # gone after the training
+    weights: NDArray[np.float64] | None = None  # [n], mean 1: how much each row counts in the loss; None: alike
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -117,6 +118,7 @@ class Dataset:
             times=self.times[rows],
             task=self.task,
             scratch=self.scratch,
+            weights=None if self.weights is None else self.weights[rows],
         )
 
 
@@ -158,6 +160,7 @@ class Evidence:
     columns: Columns = field(default_factory=dict)  # raw, of the same rows, by the candidate's schema
     onnx_bytes: int = 0  # of the candidate
     seconds: float = 0.0  # that the candidate took for these rows, on one thread
+    anchor: "Evidence | None" = None  # the same on the anchor's rows, where there is an `Anchor` and it has some
 
 
 @dataclass(frozen=True, kw_only=True)

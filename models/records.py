@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from headrace.models.findings import Finding
 from headrace.models.manifest import Blob, OffsetRange
 
 # ── headers, on predictions, served batches and dead letters ──────────────────────────────────────────────────────────
@@ -138,6 +139,7 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True, tag="requested", tag_
     by: str
     on_demand: bool = False
     why: str = ""
+    sanity: bool = False  # one batch is to be learnt by heart before the training
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started", tag_field="kind"):
@@ -183,6 +185,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", tag_fi
     champion_metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}  # by stage
     curves: dict[str, list[float]] = {}  # a learner's, by name: one value per epoch, for example
+    findings: tuple[Finding, ...] = ()  # of the checks; errors among them are the reason of a failed run instead
 
 
 Asking = Move | Literal["unpin", "alias", "archive", "import", "pause", "resume", "cancel"]

@@ -14,6 +14,7 @@ from typing import Protocol
 from headrace.models.durations import iso, to_ms
 from headrace.models.errors import HeadraceError, RunFailed
 from headrace.models.facts import Observer, RunOverruns, RunTakenUp, RunTriedAgain
+from headrace.models.findings import Finding
 from headrace.models.manifest import Blob, Manifest, OffsetRange
 from headrace.models.pipeline import Pipeline
 from headrace.models.records import Progressed, Requested, Started
@@ -43,6 +44,7 @@ class Candidate:
     champion_metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 class Attempt(Protocol):

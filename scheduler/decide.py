@@ -32,6 +32,7 @@ class Run:
     tick: int | None  # scheduled time, Unix ms; None on demand
     trigger: str
     again: bool = False  # an earlier try died
+    sanity: bool = False  # one batch is to be learnt by heart first
 
     @property
     def tick_text(self) -> str:
@@ -188,17 +189,18 @@ def decide(triggers: Sequence[Trigger], request: Requested, runs: PipelineRuns, 
     if (version := runs.version_of(request.run)) is not None:
         return version
     if (dead := runs.died(request.run)) is not None:
-        return _again(dead, runs)
+        return _again(dead, runs, sanity=request.sanity)
     if request.on_demand:
-        return Run(run=request.run, tick=None, trigger=f"on demand: {request.why}" if request.why else "on demand")
+        why = f"on demand: {request.why}" if request.why else "on demand"
+        return Run(run=request.run, tick=None, trigger=why, sanity=request.sanity)
     return _by_triggers(triggers, request, runs, live)
 
 
-def _again(dead: Started, runs: PipelineRuns) -> Decision:
+def _again(dead: Started, runs: PipelineRuns, *, sanity: bool) -> Decision:
     tick = to_ms(datetime.fromisoformat(dead.tick)) if dead.tick else None
     if tick is not None and (other := runs.used_by(tick)) is not None:
         return NotDue(run=dead.run, reason=f"tick {dead.tick} was run by {other}")
-    return Run(run=dead.run, tick=tick, trigger=dead.trigger, again=True)
+    return Run(run=dead.run, tick=tick, trigger=dead.trigger, again=True, sanity=sanity)
 
 
 def _by_triggers(triggers: Sequence[Trigger], request: Requested, runs: PipelineRuns, live: Live) -> Decision:

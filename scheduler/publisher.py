@@ -80,4 +80,5 @@ class Publisher:
             champion_metrics=dict(candidate.champion_metrics),
             seconds=dict(candidate.seconds),
             curves={name: list(values) for name, values in candidate.curves.items()},
+            findings=candidate.findings,
         )

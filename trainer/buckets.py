@@ -1,7 +1,7 @@
 """served + labels that are more than memory has room for → dataset: the join of `dataset.py`, by buckets of ids.
 
     files of rows   ─► row buckets   ─┐
-    files of labels ─► label buckets ─┴► each pair joined on its own ─► slices of time ─► each sorted ─► one file
+    files of labels ─► label buckets ─┴► each pair joined on its own ─► slices of time ─► sorted, chosen ─► one file
 
 An id's rows and labels meet in one bucket, in the order in which they were read, so each bucket is joined by the rules
 that hold for the whole; a source offset is one event and has one id. Memory is bounded by what is given. Disk is not:
@@ -18,10 +18,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.models.errors import RunFailed
+from headrace.models.windows import Places
+from headrace.trainer.choice import ANCHOR, KEPT, Choice
 from headrace.trainer.columns import as_numpy
-from headrace.trainer.dataset import LABEL, LABELS, Joined, Rules, lacking_in, matched_rows, union_of
+from headrace.trainer.dataset import (
+    LABELS,
+    Joined,
+    Rules,
+    choice_of,
+    labelled,
+    lacking_in,
+    matched_rows,
+    union_of,
+    with_labels,
+)
 from headrace.trainer.matching import Counts
-from headrace.trainer.order import Places, bounds_of, ends_in, evenly, order_of, places_of
+from headrace.trainer.order import bounds_of, ends_in, evenly, order_of, places_of
 from headrace.trainer.spill import Filling, Spill, blocks, mapped, pieces, schema_of, tables_of
 from headrace.trainer.union import Union
 
@@ -44,12 +56,12 @@ def join_in_buckets(
         raise RunFailed("memory", f"{size >> 20} MB to join: allow {least} MB for it, or shorten train_on's window")
     schemas = [schema_of(path) for path in served]
     union = union_of(schemas)
-    schema = union.schema.append(pa.field(LABEL, pa.float64()))
+    numbered = union.schema.append(pa.field(_PART, pa.int32()))
     unused = pa.default_memory_pool().release_unused  # of the step before
 
     # 1. rows and labels of an id into one bucket; a look at the places that rows have in the order
     unused()
-    row_buckets = Spill(folder, "rows", count, union.schema.append(pa.field(_PART, pa.int32())))
+    row_buckets = Spill(folder, "rows", count, numbered)
     label_buckets = Spill(folder, "labels", count, LABELS)
     total, sample = 0, np.empty((3, 0), np.int64)
     with row_buckets.filling() as filling:
@@ -61,27 +73,27 @@ def join_in_buckets(
         for table in pieces((part for path in labels for part in tables_of(path)), piece):
             filling.write(*_by_id(table, count))
 
-    # 2. each bucket joined on its own, its rows into slices of the order
+    # 2. each bucket joined on its own, its rows into slices of the order; a look at what there is to choose from
     unused()
-    slices, bounds = Spill(folder, "slice", count, schema), bounds_of(sample, count)
-    counts, used = Counts(), np.zeros(len(schemas), np.int64)
+    slices, bounds = Spill(folder, "slice", count, with_labels(numbered, rules)), bounds_of(sample, count)
+    counts, choice = Counts(), choice_of(rules)
     with slices.filling() as filling:
         for number in range(count):
             rows, answers = row_buckets.taken(number), label_buckets.taken(number)
-            some, by_schema = _joined(rows, answers, filling, bounds, rules)
+            counts += _joined(rows, answers, filling, bounds, choice, rules)
             del rows, answers  # before the next are read
-            counts += some
-            used[: len(by_schema)] += by_schema
 
-    # 3. each slice sorted, one after the other
+    # 3. each slice sorted and chosen from, one after the other
     unused()
-    ready = folder / "ready.arrow"
+    ready, schema = folder / "ready.arrow", with_labels(union.schema, rules)
+    chosen = _Chosen(choice, len(schemas), schema)
     block_rows = max(8, min(_LARGEST_BLOCK, piece * total // max(1, size)) // 8 * 8)
     with pa.OSFile(str(ready), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-        for block in blocks((_sorted(slices.taken(number)) for number in range(count)), block_rows):
+        for block in blocks((chosen.kept(slices.taken(number)) for number in range(count)), block_rows):
             writer.write_table(block)
     unused()
-    return Joined(mapped(ready), counts, lacking_in(union, schemas, used), ready)
+    anchor = pa.concat_tables(chosen.anchor).combine_chunks() if rules.get("anchor") else None
+    return Joined(mapped(ready), counts, lacking_in(union, schemas, chosen.used), ready, anchor)
 
 
 def _numbered(served: Sequence[Path], union: Union) -> Iterator[pa.Table]:
@@ -105,16 +117,32 @@ def _within(places: Places, rules: Rules) -> Places:
 
 
 def _joined(
-    rows: pa.Table, labels: pa.Table, slices: Filling, bounds: Places, rules: Rules
-) -> tuple[Counts, NDArray[np.int64]]:
-    """What was counted, and how many of the used rows are of each schema."""
+    rows: pa.Table, labels: pa.Table, slices: Filling, bounds: Places, choice: Choice | None, rules: Rules
+) -> Counts:
     matched = matched_rows(rows, labels, **rules)
-    used = rows.take(pa.array(matched.rows))
-    by_schema = np.bincount(as_numpy(used[_PART]))
-    used = used.drop_columns([_PART]).append_column(LABEL, pa.array(matched.labels))
-    slices.write(used, ends_in(places_of(used), bounds))
-    return matched.counts, by_schema
+    used = labelled(rows, matched, rules)
+    places = places_of(used)
+    if choice is not None:
+        choice.look(places)
+    slices.write(used, ends_in(places, bounds))
+    return matched.counts
 
 
-def _sorted(table: pa.Table) -> pa.Table:
-    return table.take(pa.array(order_of(places_of(table))))
+class _Chosen:
+    """What is chosen of slices that come in order. The anchor is small, and stays in memory."""
+
+    def __init__(self, choice: Choice | None, schemas: int, schema: pa.Schema) -> None:
+        self._choice = choice
+        self.used = np.zeros(schemas, np.int64)  # kept rows by the schema that they were served with
+        self.anchor = [schema.empty_table()]
+
+    def kept(self, rows: pa.Table) -> pa.Table:
+        places = places_of(rows)
+        order = order_of(places)
+        if self._choice is not None:
+            roles = self._choice.roles(places[:, order])
+            self.anchor.append(rows.take(pa.array(order[roles == ANCHOR])).drop_columns([_PART]))
+            order = order[roles == KEPT]
+        rows = rows.take(pa.array(order))
+        self.used += np.bincount(as_numpy(rows[_PART]), minlength=len(self.used))
+        return rows.drop_columns([_PART])

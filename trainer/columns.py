@@ -14,12 +14,16 @@ from headrace.models.schema import Schema
 class StoredColumns(Mapping[str, NDArray[Any]]):
     """Columns of rows that are more than memory has room for: each is made when it is asked for, and not kept."""
 
-    def __init__(self, table: pa.Table, schema: Schema) -> None:
-        self._table, self._schema = table, schema
+    def __init__(self, table: pa.Table, schema: Schema, rows: NDArray[np.int64] | None = None) -> None:
+        """`rows`: only these of the table, in this order; they are looked up column by column."""
+        self._table, self._schema, self._rows = table, schema, rows
         self._columns = {column.name: column for column in schema.columns}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        return to_numpy(self._table, self._columns[name])
+        if self._rows is None:
+            return to_numpy(self._table, self._columns[name])
+        there = name if name in self._table.column_names else self._table.column_names[0]
+        return to_numpy(self._table.select([there]).take(pa.array(self._rows)), self._columns[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)
@@ -28,14 +32,12 @@ class StoredColumns(Mapping[str, NDArray[Any]]):
         return len(self._columns)
 
     def take(self, rows: NDArray[Any] | slice) -> "StoredColumns":
-        if isinstance(rows, slice):
+        if isinstance(rows, slice) and self._rows is None:
             first, end, step = rows.indices(len(self._table))
             if step == 1:
                 return StoredColumns(self._table.slice(first, max(0, end - first)), self._schema)
-            rows = np.arange(first, end, step)
-        elif rows.dtype == bool:
-            rows = np.flatnonzero(rows)
-        return StoredColumns(self._table.take(pa.array(rows)), self._schema)
+        known = np.arange(len(self._table)) if self._rows is None else self._rows
+        return StoredColumns(self._table, self._schema, known[rows])
 
 
 def to_numpy(table: pa.Table, column: Column) -> NDArray[Any]:

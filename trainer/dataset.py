@@ -5,35 +5,65 @@ and the raw feature columns of their day; `labels` have id (string), time (int64
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, NotRequired, TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.models.errors import RunFailed
+from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns, Dataset, Task
 from headrace.models.schema import Schema
+from headrace.models.windows import Anchor, Window
+from headrace.trainer.choice import ANCHOR, KEPT, Choice
 from headrace.trainer.columns import StoredColumns, as_numpy, one_array, to_numpy
 from headrace.trainer.matching import Counts, Matched, match
+from headrace.trainer.order import places_of
 from headrace.trainer.union import Union
 
 LABEL = "label"
 ARRIVAL = frozenset({"id", "event_time", "partition", "offset", "version", "score"})  # the rest are features
 LABELS = pa.schema([("id", pa.string()), ("time", pa.int64()), ("value", pa.float64())])
+DELAY = "label_delay_ms"  # from a row to its label
 _BLOCK_ROWS = 65_536
+_ALWAYS_MS = 1 << 50
 
 
 class Rules(TypedDict):
-    """Which rows and labels: nothing newer than `as_of_ms` is seen; rows are of the last `window_ms`."""
+    """Which rows and labels: nothing newer than `as_of_ms` is seen; rows are of the last `window_ms`.
+
+    All of them that have a label, or those that `window` and `anchor` choose.
+    """
 
     within_ms: int
     if_absent: Literal["drop"] | float
     as_of_ms: int
     window_ms: int
+    window: NotRequired[Window]
+    anchor: NotRequired[Anchor | None]
+    delays: NotRequired[bool]  # whether the column DELAY is kept
+
+
+def rules_of(pipeline: Pipeline, as_of_ms: int) -> Rules:
+    """A training's, as of then."""
+    absent = pipeline.label.if_absent
+    return Rules(
+        within_ms=pipeline.label.within_ms,
+        if_absent="drop" if absent is None or isinstance(absent, str) else float(absent),
+        as_of_ms=as_of_ms,
+        window_ms=_ALWAYS_MS if pipeline.reach_ms is None else pipeline.reach_ms,
+        window=pipeline.train_on,
+        anchor=pipeline.anchor,
+        delays=pipeline.importance is not None,
+    )
+
+
+def choice_of(rules: Rules) -> Choice | None:
+    return Choice(rules["window"], rules.get("anchor"), rules["as_of_ms"]) if "window" in rules else None
 
 
 @dataclass(frozen=True)
@@ -44,6 +74,7 @@ class Joined:
     counts: Counts
     lacking: dict[str, int]  # rows served before the column was declared (or while it was of another type)
     file: Path | None = None  # Arrow IPC: where the rows are more than memory has room for
+    anchor: pa.Table | None = None  # rows that are never trained on, in the same order; where there is an Anchor
 
     def blocks(self, *names: str) -> Iterator[pa.RecordBatch]:
         """These columns, a bounded number of rows at a time: a multiple of 8 in each block but the last."""
@@ -63,14 +94,31 @@ def join(served: Iterable[pa.RecordBatch], labels: Iterable[pa.RecordBatch], **r
     parts = [(schema, pa.Table.from_batches(list(run))) for schema, run in groupby(served, lambda batch: batch.schema)]
     union = union_of([schema for schema, _ in parts])
     rows = pa.concat_tables([union.fitted(part) for _, part in parts])
-    matched = matched_rows(rows, pa.Table.from_batches(list(labels), LABELS), **rules)
-    # column by column: the whole table as one piece would be another copy of everything
-    picked = pa.array(matched.rows)
-    columns = {name: one_array(rows[name]).take(picked) for name in rows.column_names}
-    table = pa.table(columns | {LABEL: matched.labels}, schema=rows.schema.append(pa.field(LABEL, pa.float64())))
+    matched, anchor = matched_rows(rows, pa.Table.from_batches(list(labels), LABELS), **rules), None
+    if choice := choice_of(rules):
+        places = places_of(rows.select(["event_time", "partition", "offset"]).take(pa.array(matched.rows)))
+        choice.look(places)
+        roles = choice.roles(places)
+        anchor = labelled(rows, matched.take(roles == ANCHOR), rules) if rules.get("anchor") else None
+        matched = matched.take(roles == KEPT)
     ends = np.cumsum([len(part) for _, part in parts])
     used = np.diff(np.searchsorted(np.sort(matched.rows), ends), prepend=0)
-    return Joined(table, matched.counts, lacking_in(union, [schema for schema, _ in parts], used))
+    lacking = lacking_in(union, [schema for schema, _ in parts], used)
+    return Joined(labelled(rows, matched, rules), matched.counts, lacking, anchor=anchor)
+
+
+def labelled(rows: pa.Table, matched: Matched, rules: Rules) -> pa.Table:
+    """The rows that matched, in order, with their labels."""
+    picked = pa.array(matched.rows)
+    # column by column: the whole table as one piece would be another copy of everything
+    columns = {name: one_array(rows[name]).take(picked) for name in rows.column_names}
+    added = {LABEL: matched.labels} | ({DELAY: matched.delays} if rules.get("delays") else {})
+    return pa.table(columns | added, schema=with_labels(rows.schema, rules))
+
+
+def with_labels(rows: pa.Schema, rules: Rules) -> pa.Schema:
+    schema = rows.append(pa.field(LABEL, pa.float64()))
+    return schema.append(pa.field(DELAY, pa.int64())) if rules.get("delays") else schema
 
 
 def union_of(schemas: Sequence[pa.Schema]) -> Union:
@@ -106,13 +154,19 @@ def lacking_in(union: Union, schemas: Sequence[pa.Schema], used: NDArray[np.int6
 
 
 def to_dataset(joined: Joined, schema: Schema, task: Task) -> Dataset:
-    stored = joined.file is not None
+    if joined.file is None:
+        return rows_of(joined.table, schema, task)
+    stored = rows_of(joined.table, Schema(()), task)
+    return replace(stored, columns=StoredColumns(joined.table, schema), scratch=joined.file.parent)
+
+
+def rows_of(table: pa.Table, schema: Schema, task: Task) -> Dataset:
+    """Labelled rows that memory has room for."""
     return Dataset(
-        columns=StoredColumns(joined.table, schema) if stored else to_columns(joined.table, schema),
-        labels=as_numpy(joined.table[LABEL]),
-        times=as_numpy(joined.table["event_time"].cast(pa.int64())),
+        columns=to_columns(table, schema),
+        labels=as_numpy(table[LABEL]),
+        times=as_numpy(table["event_time"].cast(pa.int64())),
         task=task,
-        scratch=joined.file.parent if joined.file else None,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 import numpy as np
 
 from headrace.models.bootstrap import measured
+from headrace.models.calibration import calibration_error
 from headrace.models.difference import Scored, difference
 from headrace.models.errors import DeclarationError
 from headrace.models.imports import load
@@ -14,6 +15,11 @@ from headrace.models.kendall import kendall_tau
 from headrace.models.metrics import HIGHER_IS_BETTER, METRICS, OF_TASK, Scores
 from headrace.models.protocols import Evidence, Verdict
 
+_OF_ONE = {
+    "min_kendall_tau": "1 is no change at all.",
+    "max_changed_decisions": "0 is no change at all.",
+    "max_calibration_error": "0.05 is five percent away.",
+}
 _ROUNDS, _DRAWS = 500, 10_000_000  # of the bootstrap, rows drawn at most: a large holdout needs fewer rounds
 
 
@@ -43,6 +49,8 @@ class Gate:
     min_segment_rows: int = 200
     max_bytes: int | None = None  # of the ONNX graph
     max_seconds: float | None = None  # to score the holdout, measured as it is served: one thread
+    max_anchor_loss: float | None = None  # of the metric, on the anchor's rows: see `Anchor`
+    max_calibration_error: float | None = None  # of the candidate: see `models.calibration`
 
     def __post_init__(self) -> None:
         for metric in (self.metric, *self.must_not_fall):
@@ -67,7 +75,7 @@ class Gate:
         champion = measure(evidence.labels, evidence.champion)
         gain = self._gain(self.metric, candidate, champion)
         numbers = {"candidate": candidate, "champion": champion, "gain": gain, "rows": float(len(evidence.labels))}
-        numbers |= changes(evidence) | self._interval(evidence)
+        numbers |= changes(evidence) | calibration(evidence) | self._interval(evidence) | self._on_anchor(evidence)
         promote, why = self._decide(candidate, champion, numbers)
         if promote and (broken := next(self._broken(evidence, numbers), None)):
             promote, why = False, broken
@@ -101,6 +109,14 @@ class Gate:
         low, high = (one.low, one.high) if self.metric in HIGHER_IS_BETTER else (-one.high, -one.low)
         return {"gain_low": low, "gain_high": high}
 
+    def _on_anchor(self, evidence: Evidence) -> dict[str, float]:
+        """Limited or not: a gain today that was bought by forgetting is seen."""
+        if (anchor := evidence.anchor) is None:
+            return {}
+        measure = self._measure(self.metric)
+        now, before = measure(anchor.labels, anchor.candidate), measure(anchor.labels, anchor.champion)
+        return {"anchor_candidate": now, "anchor_champion": before, "anchor_gain": self._gain(self.metric, now, before)}
+
     def _measure(self, metric: str) -> Callable[[Scores, Scores], float]:
         own: Callable[[Scores, Scores], float] = METRICS[metric] if metric in METRICS else load(metric)
         return own
@@ -125,11 +141,24 @@ class Gate:
             if gain < -most:
                 yield f"{metric} falls from {before:.4g} to {now:.4g}, by more than {most:g}"
         yield from self._segments(evidence, numbers)
+        if self.max_anchor_loss is not None:
+            yield from self._forgotten(self.max_anchor_loss, numbers)
+        off, allowed = numbers.get("calibration_error", math.nan), self.max_calibration_error
+        if allowed is not None and not off <= allowed:
+            yield f"its probabilities are {off:.3g} away from what happens, at most {allowed:g} allowed"
         if self.max_bytes is not None and evidence.onnx_bytes > self.max_bytes:
             yield f"its graph has {evidence.onnx_bytes:,} bytes, at most {self.max_bytes:,} allowed"
         if self.max_seconds is not None and evidence.seconds > self.max_seconds:
             rows = len(evidence.labels)
             yield f"it took {evidence.seconds:.3g} s for {rows:,} rows, at most {self.max_seconds:g} s allowed"
+
+    def _forgotten(self, most: float, numbers: Mapping[str, float]) -> Iterator[str]:
+        if "anchor_gain" not in numbers:
+            yield "the anchor has no rows, so that forgetting cannot be judged"
+            return
+        now, before = numbers["anchor_candidate"], numbers["anchor_champion"]
+        if math.isfinite(before) and not numbers["anchor_gain"] >= -most:
+            yield f"on the anchor's rows it falls from {before:.4g} to {now:.4g}, by more than {most:g}"
 
     def _segments(self, evidence: Evidence, numbers: dict[str, float]) -> Iterator[str]:
         if self.by_segment is None or self.max_segment_loss is None:
@@ -157,16 +186,17 @@ class Gate:
     # ── what a declaration may say ───────────────────────────────────────────────────────────────────────────────────
 
     def _check_numbers(self) -> None:
-        limits = {name: getattr(self, name) for name in ("max_loss", "min_gain", "max_segment_loss", "max_seconds")}
+        named = ("max_loss", "min_gain", "max_segment_loss", "max_seconds", "max_anchor_loss")
+        limits = {name: getattr(self, name) for name in named}
         limits |= {f"must_not_fall[{metric!r}]": most for metric, most in self.must_not_fall.items()}
         limits |= {"max_bytes": self.max_bytes, "min_segment_rows": self.min_segment_rows}
         for name, given in limits.items():
             if given is not None and not _is_number(given, 0, math.inf):
                 raise DeclarationError(f"Gate.{name}", "a number from 0", given, "In the metric's own unit.")
-        for name, low in (("min_kendall_tau", -1), ("max_changed_decisions", 0)):
+        for name, low in (("min_kendall_tau", -1), ("max_changed_decisions", 0), ("max_calibration_error", 0)):
             given = getattr(self, name)
             if given is not None and not (_is_number(given, low, 1) or given == 1):
-                raise DeclarationError(f"Gate.{name}", f"a number from {low} to 1", given, "1 is no change at all.")
+                raise DeclarationError(f"Gate.{name}", f"a number from {low} to 1", given, _OF_ONE[name])
 
     def _check_task(self, evidence: Evidence) -> None:
         of_task = OF_TASK[evidence.task]
@@ -174,6 +204,11 @@ class Gate:
             if metric in METRICS and metric not in of_task:
                 choices = " or ".join(map(repr, of_task))
                 raise DeclarationError("Gate.metric", f"{choices} for {evidence.task} labels", metric, "Change it.")
+        if self.max_calibration_error is not None and evidence.task == "regression":
+            given = self.max_calibration_error
+            raise DeclarationError(
+                "Gate.max_calibration_error", "labels that have probabilities", given, "Leave it out."
+            )
         if self.by_segment is not None and self.by_segment not in evidence.columns:
             there = ", ".join(evidence.columns) or "none"
             raise DeclarationError(
@@ -186,7 +221,8 @@ class Always:
     """Promotes every candidate: the baseline to judge a gate by."""
 
     def judge(self, evidence: Evidence) -> Verdict:
-        return Verdict(promote=True, reason="every candidate is promoted", numbers=changes(evidence))
+        numbers = changes(evidence) | calibration(evidence)
+        return Verdict(promote=True, reason="every candidate is promoted", numbers=numbers)
 
 
 @dataclass(frozen=True)
@@ -194,7 +230,8 @@ class Never:
     """Promotes none: candidates are made and measured, people promote."""
 
     def judge(self, evidence: Evidence) -> Verdict:
-        return Verdict(promote=False, reason="no candidate is promoted by itself", numbers=changes(evidence))
+        numbers = changes(evidence) | calibration(evidence)
+        return Verdict(promote=False, reason="no candidate is promoted by itself", numbers=numbers)
 
 
 def changes(evidence: Evidence) -> dict[str, float]:
@@ -209,6 +246,16 @@ def changes(evidence: Evidence) -> dict[str, float]:
         decided = evidence.candidate >= evidence.decide_at, evidence.champion >= evidence.decide_at
         found["changed_decisions"] = float(np.mean(decided[0] != decided[1]))
     return found
+
+
+def calibration(evidence: Evidence) -> dict[str, float]:
+    """Of both, where scores are probabilities."""
+    if evidence.task == "regression" or not len(evidence.labels):
+        return {}
+    return {
+        "calibration_error": calibration_error(evidence.labels, evidence.candidate),
+        "champion_calibration_error": calibration_error(evidence.labels, evidence.champion),
+    }
 
 
 def _is_number(given: object, least: float, below: float) -> bool:

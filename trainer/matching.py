@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.models.draw import sources_of
 from headrace.models.errors import RunFailed
 
 Int64s = NDArray[np.int64]
 _BLOCK = 65_536  # labels
-_PARTITION_BITS = 47  # below them the offset: 1.4e14 records of one partition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class Counts:
     held_back: int = 0  # labelled, but silence means a value and the horizon is still open: never a mix
     never_came: int = 0  # no label, and its horizon is over; the filled ones are among them
     duplicates: int = 0  # served again with the same source offset, at any time
+    same_id: int = 0  # used, though another event with this id is used, too
     labels_late: int = 0  # after the horizon of every row of its id
     labels_early: int = 0  # before every row of its id that it could belong to
     labels_repeated: int = 0  # matched, but an earlier one had won
@@ -42,7 +43,12 @@ class Counts:
 class Matched:
     rows: Int64s  # indices of used rows, ordered by (event time, partition, offset)
     labels: NDArray[np.float64]  # one per used row
+    delays: Int64s  # the same: from the row's time to its label's, ms; -1 where silence is the label
     counts: Counts
+
+    def take(self, used: NDArray[np.bool_]) -> "Matched":
+        """Only these of the used rows; what was counted stays."""
+        return Matched(self.rows[used], self.labels[used], self.delays[used], self.counts)
 
 
 def match(
@@ -64,7 +70,7 @@ def match(
     distinct = int(codes.max(initial=-1)) + 1
 
     # each source offset once, first seen; labels that were there by then
-    sources = (partitions << _PARTITION_BITS) | offsets
+    sources = sources_of(partitions, offsets)
     if (np.diff(sources) > 0).all():  # as they were read, and none came twice: nothing to sort
         unique = np.arange(len(sources))
     else:
@@ -80,17 +86,20 @@ def match(
 
     # the first label at or after each row, if it is of the row's id and within the horizon
     rows = unique[(times[unique] <= as_of_ms) & (times[unique] >= as_of_ms - window_ms)]
-    first = np.searchsorted(label_keys, keys.of(codes[rows], times[rows]))
+    row_keys = keys.of(codes[rows], times[rows])
+    first = np.searchsorted(label_keys, row_keys)
     labelled = first < len(label_keys)
     labelled[labelled] = label_keys[first[labelled]] <= keys.of(codes[rows], times[rows] + within_ms)[labelled]
     closed = times[rows] + within_ms <= as_of_ms
     used = labelled if if_absent is None else closed
     labels = np.full(len(rows), np.nan if if_absent is None else if_absent)
     labels[labelled] = values[first[labelled]]
+    delays = np.full(len(rows), -1)
+    delays[labelled] = label_keys[first[labelled]] - row_keys[labelled]  # of one id: a difference of times
 
     picked = rows[used]
     sequence = np.lexsort((offsets[picked], partitions[picked], times[picked]))
-    row_keys = np.sort(keys.of(codes[unique], times[unique]))
+    all_keys = np.sort(keys.of(codes[unique], times[unique]))
     counts = Counts(
         rows=len(rows),
         joined=int((used & labelled).sum()),
@@ -99,11 +108,12 @@ def match(
         held_back=int((labelled & ~used).sum()),
         never_came=int((~labelled & closed).sum()),
         duplicates=len(times) - len(unique),
+        same_id=len(picked) - int(np.count_nonzero(np.bincount(codes[picked]))),
         labels_unknown=int((seen & (label_codes >= distinct)).sum()),
         labels_unseen=int((~seen).sum()),
-        **_of_labels(keys, label_keys, row_keys, within_ms),
+        **_of_labels(keys, label_keys, all_keys, within_ms),
     )
-    return Matched(picked[sequence], labels[used][sequence], counts)
+    return Matched(picked[sequence], labels[used][sequence], delays[used][sequence], counts)
 
 
 def _codes(ids: pa.Array, label_ids: pa.Array) -> tuple[Int64s, Int64s]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.models.findings import Finding
 from headrace.models.manifest import Golden, Reference
 from headrace.models.schema import Schema
 
@@ -32,6 +33,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: str | None = None  # directory for the dataset as Parquet
     import_path: tuple[str, ...] = ()  # in front of sys.path: the pipeline file's folder
     threads: int = 1
+    sanity: bool = False  # one batch is to be learnt by heart first
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +50,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     trained_from: str
     trained_through: str
     dataset_sha256: str
+    anchor_sha256: str = ""  # of the rows that no version is trained on; "" without an Anchor, or where it has none
     counts: dict[str, int]  # of the join
     lacking: dict[str, int]  # joined rows that are older than a column's declaration
     null_shares: dict[str, float]
@@ -57,6 +60,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     seconds: dict[str, float]  # by stage
     onnx_bytes: int
+    findings: tuple[Finding, ...] = ()
     golden: Golden | None = None
     reference: Reference | None = None
     max_difference: float | None = None  # of two scores of one held-out row: the candidate's, and those of `compare`

@@ -4,9 +4,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.models.windows import Places
 from headrace.trainer.columns import as_numpy
-
-Places = NDArray[np.int64]  # [3, n]: event times, partitions, offsets
 
 
 def places_of(table: pa.Table) -> Places:

@@ -7,30 +7,39 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from headrace.models.drift import reference_of
 from headrace.models.durations import iso
 from headrace.models.errors import HeadraceError, RegistryRefused, RunFailed
+from headrace.models.findings import Finding
 from headrace.models.golden import ROWS, golden
 from headrace.models.graph_check import check
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset, TrainContext, Trained
 from headrace.models.schema import Schema
 from headrace.models.session import Predictor, Runtime, Session
-from headrace.trainer.dataset import Joined, to_columns, to_dataset
-from headrace.trainer.evaluate import Constant, evaluate, max_difference
+from headrace.trainer.checks import after_training, before_training, failing
+from headrace.trainer.columns import as_numpy
+from headrace.trainer.dataset import DELAY, LABEL, Joined, rows_of, rules_of, to_columns, to_dataset
+from headrace.trainer.evaluate import Constant, Evaluation, evaluate, max_difference
 from headrace.trainer.gate import Always
+from headrace.trainer.matching import Counts
 from headrace.trainer.messages import Champion, RunRequest, RunResult
+from headrace.trainer.prior import as_in_the_stream
 from headrace.trainer.ready import ready_dataset
+from headrace.trainer.sanity import sane
 from headrace.trainer.scratch import scratch_folder
 from headrace.trainer.snapshot import dataset_sha256, snapshot
 from headrace.trainer.split import split
+from headrace.trainer.weights import balanced, by_delay, with_weights
 
 MODEL, RESULT = "model.onnx", "result.json"
 _REFERENCE_ROWS = 200_000  # the newest training rows, which drift is measured against
@@ -73,18 +82,31 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         schema = pipeline.schema
         champion, champion_schema = _champion(request.champion, schema, request.threads)
     with _stage("join", seconds, progress):
-        joined = _join(request, pipeline, scratch)
+        joined = ready_dataset(Path(request.data), scratch, **rules_of(pipeline, request.at_ms))
         dataset = to_dataset(joined, schema, pipeline.label.task)
         sha256 = dataset_sha256(joined)
         if request.snapshots:
             snapshot(joined, Path(request.snapshots), sha256)
         train, holdout = split(dataset, pipeline.train_on, request.at_ms)
     progress("join", {"rows": len(train), "holdout_rows": len(holdout)})
+    with _stage("check", seconds, progress):
+        findings = before_training(pipeline.checks, schema, train, holdout, joined.counts)
+        _end_at_errors(findings)
+        if request.sanity:
+            findings.append(sane(pipeline, train))
     with _stage("train", seconds, progress):
         context = TrainContext(
             schema=schema, cache=Path(request.cache), progress=lambda facts: progress("train", dict(facts))
         )
-        trained = _train(pipeline, train, context)
+        fitted, odds = _reweighted(pipeline, joined, train, request.at_ms)
+        trained = _train(pipeline, fitted, context)
+        if pipeline.balance is not None:
+            balance = {"balance": f"{pipeline.balance.by}, {len(fitted)} rows", "prior_odds": odds}
+            trained = replace(
+                trained,
+                onnx=as_in_the_stream(trained.onnx, odds),
+                hyperparameters={**trained.hyperparameters, **balance},
+            )
     with _stage("evaluate", seconds, progress):
         champion_columns = to_columns(joined.table.slice(len(train)), champion_schema)
         candidate = _candidate(trained.onnx, pipeline, request.threads)
@@ -97,7 +119,11 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
             decide_at=getattr(pipeline.label, "decide_at", 0.5),
             onnx_bytes=len(trained.onnx),
         )
-        verdict = (pipeline.gate or Always()).judge(evaluation.evidence)
+        on_anchor = _on_anchor(joined, pipeline, candidate, champion, champion_schema, request.champion.version)
+        evidence = replace(evaluation.evidence, anchor=on_anchor.evidence if on_anchor else None)
+        verdict = (pipeline.gate or Always()).judge(evidence)
+        findings += after_training(pipeline.checks, evidence, train)
+        _end_at_errors(findings)
         difference = None
         if request.compare is not None:
             other, other_schema = _champion(request.compare, schema, request.threads)
@@ -108,7 +134,7 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
     result = RunResult(
         promote=verdict.promote,
         verdict=verdict.reason,
-        numbers=_finite(verdict.numbers),
+        numbers=_finite({**verdict.numbers, **(_anchor_numbers(on_anchor) if on_anchor else {})}),
         metrics=_finite(evaluation.metrics),
         champion_metrics=_finite(evaluation.champion_metrics),
         task=dataset.task,
@@ -117,6 +143,7 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         trained_from=iso(int(train.times[0])),
         trained_through=iso(int(train.times[-1])),
         dataset_sha256=sha256,
+        anchor_sha256=_identity(joined.anchor) if joined.anchor else "",
         counts=msgspec.to_builtins(joined.counts),
         lacking=joined.lacking,
         null_shares=null_shares(train, schema),
@@ -126,6 +153,7 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
         platform=platform.platform(),
         seconds=seconds,
         onnx_bytes=len(trained.onnx),
+        findings=tuple(findings),
         reference=reference_of(
             schema, train.take(slice(-_REFERENCE_ROWS, None)).columns, evaluation.evidence.candidate
         ),
@@ -162,16 +190,41 @@ def _load(request: RunRequest) -> Pipeline:
     return loaded
 
 
-def _join(request: RunRequest, pipeline: Pipeline, scratch: Path) -> Joined:
-    absent = pipeline.label.if_absent
-    return ready_dataset(
-        Path(request.data),
-        scratch,
-        within_ms=pipeline.label.within_ms,
-        if_absent="drop" if absent is None or isinstance(absent, str) else float(absent),
-        as_of_ms=request.at_ms,
-        window_ms=pipeline.train_on.window_ms,
+def _end_at_errors(findings: list[Finding]) -> None:
+    if (failed := failing(findings)) is not None:
+        raise failed
+
+
+def _on_anchor(
+    joined: Joined, pipeline: Pipeline, candidate: Predictor, champion: Predictor, champion_schema: Schema, version: int
+) -> Evaluation | None:
+    """Both on the rows that neither was trained on; None where there are none."""
+    if joined.anchor is None or not len(joined.anchor):
+        return None
+    rows, columns = (
+        rows_of(joined.anchor, pipeline.schema, pipeline.label.task),
+        to_columns(joined.anchor, champion_schema),
     )
+    return evaluate(rows, candidate, champion, columns, version)
+
+
+def _identity(rows: pa.Table) -> str:
+    """Of which rows they are, with which labels: columns come and go with declarations."""
+    return dataset_sha256(Joined(rows.select(["id", "event_time", "partition", "offset", LABEL]), Counts(), {}))
+
+
+def _anchor_numbers(found: Evaluation) -> dict[str, float]:
+    figures = {"anchor_rows": float(len(found.evidence.labels))}
+    figures |= {f"anchor_{name}": value for name, value in found.metrics.items()}
+    return figures | {f"anchor_champion_{name}": value for name, value in found.champion_metrics.items()}
+
+
+def _reweighted(pipeline: Pipeline, joined: Joined, train: Dataset, at_ms: int) -> tuple[Dataset, float]:
+    """The rows as the learner sees them, and how many times as large the odds of a one are among them."""
+    if pipeline.importance is not None:
+        delays = as_numpy(joined.table[DELAY].slice(0, len(train)))
+        train = with_weights(train, by_delay(pipeline.importance, delays, at_ms - train.times))
+    return (train, 1.0) if pipeline.balance is None else balanced(pipeline.balance, train)
 
 
 def _train(pipeline: Pipeline, train: Dataset, context: TrainContext) -> Trained:

@@ -4,11 +4,11 @@ import numpy as np
 
 from headrace.models.durations import iso
 from headrace.models.errors import RunFailed
-from headrace.models.pipeline import Last
 from headrace.models.protocols import Dataset
+from headrace.models.windows import Window
 
 
-def split(dataset: Dataset, train_on: Last, at_ms: int) -> tuple[Dataset, Dataset]:
+def split(dataset: Dataset, train_on: Window, at_ms: int) -> tuple[Dataset, Dataset]:
     """Raises RunFailed: too_few_rows, one_class. A holdout of one class is the gate's to judge."""
     boundary = at_ms - train_on.holdout_ms
     first = int(np.searchsorted(dataset.times, boundary))  # rows are ordered by time

@@ -22,8 +22,9 @@ from headrace.infra.names import Names
 from headrace.infra.settings import Settings
 from headrace.models.features import Category, Number, Topic
 from headrace.models.labels import Binary
-from headrace.models.pipeline import Last, Pipeline
-from headrace.trainer.dataset import to_dataset
+from headrace.models.pipeline import Pipeline
+from headrace.models.windows import Last
+from headrace.trainer.dataset import rules_of, to_dataset
 from headrace.trainer.ready import ready_dataset
 from headrace.trainer.scratch import scratch_folder
 from headrace.trainer.snapshot import dataset_sha256
@@ -68,10 +69,7 @@ def build(settings: Settings, folder: Path, memory_bytes: int | None = None) -> 
             files.folder,
             scratch,
             memory_bytes,
-            within_ms=label.within_ms,
-            if_absent="drop",
-            as_of_ms=_AS_OF_MS,
-            window_ms=PIPELINE.train_on.window_ms,
+            **rules_of(PIPELINE, _AS_OF_MS),
         )
         stage("join")
         if joined.file is None:

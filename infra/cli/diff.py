@@ -10,6 +10,7 @@ from headrace.infra.cli.output import (
     OutputOption,
     PipelineArgument,
     err,
+    figures,
     print_facts,
     print_json,
     print_table,
@@ -90,8 +91,10 @@ def _show(report: "Report") -> None:
             ("unanswered", f"{report.unanswered:,} rows" if report.unanswered else ""),
             ("Kendall's tau", _figure(found.tau)),
             ("changed decisions", "" if found.changed_decisions is None else f"{found.changed_decisions:.2%}"),
+            ("calibration error", _calibration(found.calibration)),
             ("mean difference", _signed(shift.mean)),
             ("its size", f"mean {_figure(shift.mean_absolute)}; of all rows {sizes}"),
+            *[fact for side in (report.first, report.second) for fact in _judged(side)],
         ]
     )
     typer.echo()
@@ -141,6 +144,18 @@ def _show(report: "Report") -> None:
 def _side(side: "Side") -> str:
     number = f"version {side.version}" if side.version else "version 0, the baseline"
     return number + (f" ({', '.join(side.aliases)})" if side.aliases else "")
+
+
+def _judged(side: "Side") -> list[tuple[str, str]]:
+    """What its own gate said, on the held-out rows of its run."""
+    if not side.verdict:
+        return []
+    against = f", against version {side.judged_against}" if side.judged_against is not None else ""
+    return [(f"verdict on {side.version}", side.verdict + against), ("  numbers", figures(side.numbers))]
+
+
+def _calibration(found: "tuple[float | None, float | None]") -> str:
+    return "" if found == (None, None) else f"{_figure(found[0])} of the first, {_figure(found[1])} of the second"
 
 
 def _verdict(difference: "Estimate", *, higher_is_better: bool) -> str:

@@ -73,6 +73,20 @@ def register(app: typer.Typer) -> None:
             _show(found)
 
 
+def _anchor(numbers: dict[str, float], metrics: dict[str, float], sha256: str) -> list[tuple[str, str]]:
+    """As the holdout's metrics are shown; versions with the same hash were judged on the same rows."""
+    if "anchor_rows" not in numbers:
+        return []
+    return [
+        ("anchor", f"{numbers['anchor_rows']:,.0f} rows, sha256 {sha256}"),
+        *[
+            (f"  {name}", f"{numbers[f'anchor_{name}']:.4g}, champion's {numbers[f'anchor_champion_{name}']:.4g}")
+            for name in metrics
+            if f"anchor_{name}" in numbers and f"anchor_champion_{name}" in numbers
+        ],
+    ]
+
+
 def _show(found: Any) -> None:
     manifest = found.manifest
     lineage = " ← ".join(str(one) if one else "baseline" for one in found.lineage)
@@ -94,6 +108,8 @@ def _show(found: Any) -> None:
                 (f"  {name}", f"{value:.4g}, champion's {manifest.champion_metrics.get(name, float('nan')):.4g}")
                 for name, value in manifest.metrics.items()
             ],
+            *_anchor(manifest.numbers, manifest.metrics, manifest.anchor_sha256),
+            *[(one.severity, f"{one.text} ({one.name})") for one in manifest.findings],
             ("null shares", figures(manifest.null_shares)),
             ("hyperparameters", ", ".join(f"{name}={value}" for name, value in manifest.hyperparameters.items())),
             ("columns", ", ".join(f"{column.name} ({column.kind})" for column in manifest.schema.columns)),

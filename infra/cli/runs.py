@@ -100,6 +100,7 @@ def register(app: typer.Typer) -> None:
                 ("champion's", figures(found.champion_metrics)),
                 ("seconds", figures(found.seconds)),
                 *[(f"{name} by epoch", _curve(values)) for name, values in found.curves.items() if values],
+                *[(one.severity, f"{one.text} ({one.name})") for one in found.findings],
                 *[("range", f"{part.topic}/{part.partition} {part.first}..{part.end}") for part in found.ranges],
             ]
         )

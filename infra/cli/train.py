@@ -39,6 +39,9 @@ def _train(app: typer.Typer) -> None:
         file: PipelineArgument,
         at: Annotated[str | None, typer.Option(help="train as of then: RFC 3339 or Unix ms; now by default")] = None,
         why: Annotated[str, typer.Option(help="goes on record")] = "",
+        sanity: Annotated[
+            bool, typer.Option("--sanity", help="first see whether it learns one batch by heart")
+        ] = False,
         wait: Annotated[bool, typer.Option(help="for the outcome")] = True,
         output: OutputOption = Output.text,
     ) -> None:
@@ -57,7 +60,7 @@ def _train(app: typer.Typer) -> None:
         when = time_ns() // 1_000_000 if asked_at is None else asked_at
         if not wait:
             settings, names = named(file)
-            request = requested(settings, names, at=when, by=origin.by, why=why)
+            request = requested(settings, names, at=when, by=origin.by, why=why, sanity=sanity)
             if not leads_anyone(settings, names):
                 say(
                     "no scheduler leads: the request waits for one. Run: headrace scheduler, or train without --no-wait"
@@ -67,7 +70,7 @@ def _train(app: typer.Typer) -> None:
         finished = None
         with progress(f"training {pipeline.name}") as (bar, task):
             try:
-                for heard in trained(reached(), origin, at=when, why=why):
+                for heard in trained(reached(), origin, at=when, why=why, sanity=sanity):
                     bar.update(task, note=_note(heard))
                     finished = heard
             except KeyboardInterrupt:
@@ -172,6 +175,7 @@ def _show_outcome(finished: "Finished", output: Output) -> None:
             ("metrics", figures(finished.metrics)),
             ("champion's", figures(finished.champion_metrics)),
             ("seconds", figures(finished.seconds)),
+            *[(found.severity, f"{found.text} ({found.name})") for found in finished.findings],
         ]
     )
 

@@ -50,15 +50,17 @@ def leads_anyone(settings: Settings, names: Names) -> bool:
     return bool(found.members)
 
 
-def requested(settings: Settings, names: Names, *, at: int, by: str, why: str = "") -> Requested:
+def requested(settings: Settings, names: Names, *, at: int, by: str, why: str = "", sanity: bool = False) -> Requested:
     """Puts a request for a training on demand, acknowledged: whoever leads runs it, now or when there is one."""
-    request = Requested(run=new_run_id(at), pipeline=names.pipeline.name, at=at, by=by, on_demand=True, why=why)
+    request = Requested(
+        run=new_run_id(at), pipeline=names.pipeline.name, at=at, by=by, on_demand=True, why=why, sanity=sanity
+    )
     _put(settings, names, request)
     return request
 
 
 def trained(
-    settings: Settings, origin: Origin, *, at: int, why: str = "", observer: Observer = ignore
+    settings: Settings, origin: Origin, *, at: int, why: str = "", sanity: bool = False, observer: Observer = ignore
 ) -> Iterator[Heard]:
     """Asks for a training with what is known at `at` (Unix ms), and gives all that is heard of it, `Finished` last.
 
@@ -68,7 +70,7 @@ def trained(
     names = Names(settings.prefix, origin.pipeline)
     with ExitStack() as stack:
         reader = _listening(stack, settings, names)
-        request = requested(settings, names, at=at, by=origin.by, why=why)
+        request = requested(settings, names, at=at, by=origin.by, why=why, sanity=sanity)
         yield request
         for heard in _heard(stack, settings, origin, reader, request.run, observer):
             if isinstance(heard, LedHere | Started | Progressed | Finished):

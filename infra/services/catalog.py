@@ -17,6 +17,7 @@ from headrace.models import registry
 from headrace.models.aliases import CHAMPION
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, RegistryRefused
+from headrace.models.findings import Finding
 from headrace.models.manifest import Manifest, OffsetRange
 from headrace.models.records import (
     Asked,
@@ -79,6 +80,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
     source: str = ""  # of a tick of scheduled scoring, not a training: what is scored
     rejected: int = 0  # its rows that are dead letters
     newer: int = 0  # and ids of which there were only rows with a time after the tick
+    findings: tuple[Finding, ...] = ()
 
 
 class VersionFacts(msgspec.Struct, kw_only=True):
@@ -269,7 +271,7 @@ def _take(
             facts.tick, facts.version = record.tick or facts.tick, record.version
             facts.rows, facts.holdout_rows = record.rows, record.holdout_rows
             facts.metrics, facts.champion_metrics = record.metrics, record.champion_metrics
-            facts.seconds, facts.curves = record.seconds, record.curves
+            facts.seconds, facts.curves, facts.findings = record.seconds, record.curves, record.findings
         case Scoring() if not facts.started_at:
             facts.state, facts.source, facts.tick, facts.trigger = "scoring", record.source, record.tick, record.trigger
             facts.by, facts.version, facts.at, facts.started_at = record.by, record.version, record.tick, record.at

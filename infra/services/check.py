@@ -3,11 +3,8 @@
 Nothing is published and no server is asked: rows go through the code that serves and trains (`headrace.testing`).
 """
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,36 +13,24 @@ from numpy.typing import NDArray
 
 from headrace.infra.row_format import readable
 from headrace.infra.services.check_findings import (
-    about_columns,
     about_events,
     about_labels,
-    about_leaks,
-    error,
-    warning,
+    about_side_topics,
+    about_training,
+    unfed,
 )
-from headrace.infra.services.check_report import (
-    CheckReport,
-    ColumnReport,
-    Finding,
-    LabelReport,
-    Overfit,
-    Rejections,
-    Shapes,
-)
+from headrace.infra.services.check_report import CheckReport, ColumnReport, LabelReport, Rejections, Shapes
 from headrace.models.durations import iso
-from headrace.models.errors import RunFailed
 from headrace.models.features import Column
 from headrace.models.pipeline import Pipeline
-from headrace.models.protocols import Columns, Dataset, TrainContext
+from headrace.models.protocols import Columns
 from headrace.streams.codec import clock_ms
 from headrace.testing import DeadLetter, Replayed, replay
+from headrace.trainer.checks import about_columns
 from headrace.trainer.dataset import to_columns
 from headrace.trainer.encoding import fit
-from headrace.trainer.learners import Torch
+from headrace.trainer.sanity import overfit as overfitted
 
-_BATCH_ROWS = 64  # what a network of any size can learn by heart
-_EPOCHS = 400  # steps on that batch
-_LEARNT = 0.5  # of the first loss: above it, the batch was not learnt by heart
 _TOP = 5  # values of a category that are shown
 _SHOWN = 200  # characters of a rejected record
 
@@ -66,20 +51,21 @@ def check(
     columns, decoded = _columns(pipeline, replayed)
     times = _times(replayed)
 
-    dataset = None
+    dataset, at = None, int(times.max(initial=0)) + pipeline.label.within_ms
     if decoded and label_values is not None:  # as if trained when the newest event's horizon has closed
-        dataset = replayed.dataset(at=int(times.max()) + pipeline.label.within_ms)
+        dataset = replayed.dataset(at=at, with_anchor=True)  # a sample may be smaller than the anchor
     label_report = _labels(replayed, decoded) if label_values is not None else None
     reports = tuple(_column(column, columns[column.name]) for column in pipeline.columns) if decoded else ()
     findings = [
         *about_events(pipeline, replayed, len(values), times, clock),
-        *about_columns(pipeline, reports, decoded, sides),
+        *about_side_topics(pipeline, sides),
+        *about_columns(pipeline.checks, pipeline.columns, columns, decoded, but=unfed(pipeline, sides)),
         *(about_labels(pipeline, replayed, label_report, dataset) if label_report else []),
     ]
     overfit, skipped = None, "no labels in the sample." if label_values is None else "no labelled rows."
     if dataset is not None and len(dataset):
-        findings += about_leaks(pipeline, dataset)
-        overfit, skipped, about = _overfit(pipeline, dataset)
+        findings += about_training(pipeline, dataset, at)
+        overfit, skipped, about = overfitted(pipeline, dataset)
         findings += about
     order = ("error", "warning", "note")
     return CheckReport(
@@ -95,7 +81,7 @@ def check(
         shapes=_shapes(pipeline, columns) if decoded else None,
         overfit=overfit,
         skipped=skipped,
-        findings=tuple(sorted(findings, key=lambda found: order.index(found.level))),
+        findings=tuple(sorted(findings, key=lambda found: order.index(found.severity))),
     )
 
 
@@ -178,67 +164,3 @@ def _shapes(pipeline: Pipeline, columns: Columns) -> Shapes:
         categories={column.name: size for column, size in zip(schema.categories, inputs.categories, strict=True)},
         tensors={column.name: column.shape for column in schema.tensors},
     )
-
-
-# ── what to think of them ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _overfit(pipeline: Pipeline, dataset: Dataset) -> tuple[Overfit | None, str, list[Finding]]:
-    """What came of it, or why there was none, and what to say of it."""
-    learner = pipeline.learner
-    if not isinstance(learner, Torch):
-        named = "the pipeline has no learner" if learner is None else f"{type(learner).__name__} is not a Torch learner"
-        return None, f"{named}.", []
-    batch = dataset.take(_batch(dataset))
-    if dataset.task == "binary" and len(np.unique(batch.labels)) < 2:
-        return None, "all its labels are the same.", []
-    by_heart = replace(
-        learner,
-        epochs=_EPOCHS,
-        batch_size=_BATCH_ROWS,
-        patience=_EPOCHS,
-        validation=0.0,
-        unknown=0.0,
-        weight_decay=0.0,
-    )
-    try:
-        with tempfile.TemporaryDirectory(prefix="headrace-") as cache:
-            trained = by_heart.train(batch, TrainContext(schema=pipeline.schema, cache=Path(cache)))
-        from headrace.trainer.export import TOLERANCE  # noqa: PLC0415  it brings torch, which is there by now
-    except RunFailed as failed:
-        if failed.reason == "no_learner":
-            return None, failed.detail, []
-        return None, f"{failed.reason}.", [error(f"the learner fails on one batch: {failed.detail}")]
-    losses = trained.curves["loss"]
-    made = Overfit(
-        rows=len(batch),
-        epochs=len(losses),
-        first_loss=losses[0],
-        last_loss=losses[-1],
-        parameters=int(trained.hyperparameters["parameters"]),
-        onnx_bytes=len(trained.onnx),
-        tolerance=TOLERANCE,
-    )
-    if made.last_loss > _LEARNT * made.first_loss:
-        change = f"{made.first_loss:.3g} → {made.last_loss:.3g}"
-        return (
-            made,
-            "",
-            [warning(f"the network does not learn one batch by heart ({change}): look at its size and lr.")],
-        )
-    return made, "", []
-
-
-def _batch(dataset: Dataset) -> NDArray[np.intp]:
-    """Rows spread evenly over time; of a binary task as many of both classes as there are."""
-    rows = np.arange(len(dataset))
-    if dataset.task != "binary":
-        return _spread(rows, _BATCH_ROWS)
-    ones, zeros = rows[dataset.labels > 0.5], rows[dataset.labels <= 0.5]
-    half = max(_BATCH_ROWS // 2, _BATCH_ROWS - min(len(ones), len(zeros)))
-    few, many = sorted((ones, zeros), key=len)
-    return np.sort(np.concatenate([_spread(few, _BATCH_ROWS - half), _spread(many, half)]))
-
-
-def _spread(rows: NDArray[np.intp], count: int) -> NDArray[np.intp]:
-    return rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)] if len(rows) > count else rows

@@ -2,17 +2,14 @@
 
 from dataclasses import dataclass
 from io import StringIO
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from headrace.models.findings import Finding
+from headrace.trainer.sanity import Overfit
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    level: Literal["error", "warning", "note"]
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +59,6 @@ class Shapes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overfit:
-    """One batch learnt by heart, and its ONNX graph."""
-
-    rows: int
-    epochs: int
-    first_loss: float
-    last_loss: float
-    parameters: int
-    onnx_bytes: int
-    tolerance: float  # torch and the ONNX graph agree to within it, also on missing, unknown and extreme values
-
-
-@dataclass(frozen=True, kw_only=True)
 class CheckReport:
     pipeline: str
     events: int
@@ -92,7 +76,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        return not any(finding.level == "error" for finding in self.findings)
+        return not any(finding.severity == "error" for finding in self.findings)
 
     def to_text(self, width: int = 120) -> str:
         from rich.console import Console  # noqa: PLC0415  only who prints needs it
@@ -114,7 +98,7 @@ class CheckReport:
             parts.append(self._rejection_table())
         parts += [Text(line) for line in self._sentences()]
         marks = {"error": ("✗", "red"), "warning": ("!", "yellow"), "note": ("·", "cyan")}
-        parts += [Text(f"{marks[found.level][0]} {found.text}", marks[found.level][1]) for found in self.findings]
+        parts += [Text(f"{marks[found.severity][0]} {found.text}", marks[found.severity][1]) for found in self.findings]
         if not self.findings:
             parts.append(Text("✓ nothing to complain about", "green"))
         return Group(*parts)

@@ -31,6 +31,7 @@ def page(report: Report) -> str:
         " Both versions run as ONNX on the features as served; differences are second − first.",  # noqa: RUF001
         tiles=_tiles(report),
         metrics=_metrics(found.metrics),
+        verdicts=_verdicts(report),
         plots=_plots(report),
         segments=_segments(report),
         moved=_moved(report),
@@ -48,6 +49,8 @@ def _tiles(report: Report) -> str:
         (_figure(shift.mean_absolute), "mean size of the difference"),
         (_figure(shift.quantiles.get("0.99")), "99 % of rows move by less"),
     ]
+    if (second := found.calibration[1]) is not None:
+        tiles.append((_figure(second), f"calibration error; the first's is {_figure(found.calibration[0])}"))
     return "\n".join(f'<div class="tile"><b>{value}</b><span>{_text(what)}</span></div>' for value, what in tiles)
 
 
@@ -68,6 +71,19 @@ def _metrics(metrics: Sequence[Measured]) -> str:
     headings = ["metric", "first", "second", "difference", "", ""]
     caption = "In brackets 95 % intervals by a paired bootstrap; the mark stands where they leave no doubt."
     return _table(headings, rows, right={1, 2, 3}) + f'<p class="quiet">{caption}</p>'
+
+
+def _verdicts(report: Report) -> str:
+    """What each one's own gate said, on the held-out rows of its run."""
+    judged = [side for side in (report.first, report.second) if side.verdict]
+    if not judged:
+        return '<p class="quiet">No gate has judged either of them.</p>'
+    names = list(dict.fromkeys(name for side in judged for name in side.numbers))
+    rows = [f"<tr><td>verdict</td>{''.join(f'<td class=long>{_text(side.verdict)}</td>' for side in judged)}</tr>"]
+    for name in names:
+        cells = "".join(_number(_figure(side.numbers.get(name))) for side in judged)
+        rows.append(f"<tr><td>{_text(name)}</td>{cells}</tr>")
+    return _table(["", *map(_name, judged)], rows, right={1, 2})
 
 
 def _plots(report: Report) -> str:

@@ -18,13 +18,13 @@ from headrace.infra.served_log import newest_first, offsets_since
 from headrace.infra.served_log import since as batches_since
 from headrace.infra.services.scoring import Version
 from headrace.infra.settings import Settings
+from headrace.models.draw import hashes, sources_of
 from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.trainer.columns import as_numpy, one_array
 from headrace.trainer.matching import match
 from headrace.trainer.union import Union
 
 FIRST, SECOND = "\0first", "\0second"  # their scores; no feature has such a name
-_PARTITION_BITS = 47  # below them the offset
 _SLACK_MS = 3_600_000  # clocks differ
 _ALWAYS_MS = 1 << 50
 _ALL = np.uint64(np.iinfo(np.uint64).max)  # the largest hash
@@ -78,8 +78,8 @@ def rows_between(
     waiting: list[pa.Table] = []
     found, waits, most = _NONE, 0, _ALL
     for batch in batches_since(settings, names.topics.served, since, names.pipeline.max_future_ms):
-        times = event_times(pa.Table.from_batches([batch.rows]))
-        wanted = (times >= since) & (times < (_ALWAYS_MS if until is None else until)) & (_hashes(batch.rows) <= most)
+        times, of_each = event_times(pa.Table.from_batches([batch.rows])), hashes(_places(batch.rows))
+        wanted = (times >= since) & (times < (_ALWAYS_MS if until is None else until)) & (of_each <= most)
         if wanted.any() and (table := both.scored(batch.rows.filter(pa.array(wanted)))) is not None:
             waiting.append(table)
             waits += len(table)
@@ -142,22 +142,14 @@ def _drawn(table: pa.Table, count: int) -> tuple[pa.Table, np.uint64]:
     table = once(table)
     if len(table) <= count:
         return table, _ALL
-    hashes = _hashes(table)
-    kept = np.sort(np.argsort(hashes, kind="stable")[:count])
-    return table.take(pa.array(kept)), hashes[kept].max()
-
-
-def _hashes(rows: pa.RecordBatch | pa.Table) -> NDArray[np.uint64]:
-    """Of each row's place, evenly over all 64 bits (splitmix64)."""
-    mixed = _places(rows).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+    of_each = hashes(_places(table))
+    kept = np.sort(np.argsort(of_each, kind="stable")[:count])
+    return table.take(pa.array(kept)), of_each[kept].max()
 
 
 def _places(rows: pa.RecordBatch | pa.Table) -> NDArray[np.int64]:
     partitions = as_numpy(rows.column("partition")).astype(np.int64)
-    return np.asarray((partitions << _PARTITION_BITS) | as_numpy(rows.column("offset")))
+    return sources_of(partitions, as_numpy(rows.column("offset")))
 
 
 def event_times(rows: pa.Table) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from headrace.infra.names import Names
 from headrace.infra.services.catalog import known_versions
 from headrace.infra.services.diff_rows import FIRST, SECOND, Both, labels_of, newest_rows, rows_between
 from headrace.infra.services.resolve import resolve
-from headrace.infra.services.scoring import Scoring
+from headrace.infra.services.scoring import Scoring, Version
 from headrace.infra.settings import Settings
 from headrace.models.aliases import CHAMPION
 from headrace.models.difference import Difference, Scored, difference
@@ -44,6 +44,9 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
 class Side(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     aliases: tuple[str, ...]
+    judged_against: int | None = None  # the champion of its run; None where no run made it
+    verdict: str = ""  # of the gate, then
+    numbers: dict[str, float] = {}  # of that verdict
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +85,8 @@ def compare(
     known = known_versions(settings, names)
     numbers = _sides(known, first, second)
     with closing(Scoring(settings, names, known)) as scoring:
-        both = Both(scoring.version(numbers[0]), scoring.version(numbers[1]))
+        versions = scoring.version(numbers[0]), scoring.version(numbers[1])
+    both = Both(*versions)
     if since is None and until is None:
         table = newest_rows(settings, names.topics.served, both, rows)
     else:
@@ -100,7 +104,7 @@ def compare(
     )
     found = difference(scored, metric=metric, decide_at=decide_at, segment_rows=segment_rows)
     times = as_numpy(table["event_time"].cast(pa.int64()))
-    one, other = (Side(version=number, aliases=_aliases(known, number)) for number in numbers)
+    one, other = (_side(version, known) for version in versions)
     return Report(
         pipeline=pipeline.name,
         task=scored.task,
@@ -127,6 +131,19 @@ def _sides(known: Versions, first: str | None, second: str | None) -> tuple[int,
     if numbers[0] == numbers[1]:
         raise BadInput(f"expected two versions, {first!r} and {second or CHAMPION!r} are both version {numbers[0]}.")
     return numbers
+
+
+def _side(version: Version, known: Versions) -> Side:
+    manifest, aliases = version.manifest, _aliases(known, version.number)
+    if manifest is None:
+        return Side(version=version.number, aliases=aliases)
+    return Side(
+        version=version.number,
+        aliases=aliases,
+        judged_against=manifest.parent if manifest.dataset_sha256 else None,
+        verdict=manifest.verdict,
+        numbers=manifest.numbers,
+    )
 
 
 def _metric(pipeline: Pipeline) -> str:

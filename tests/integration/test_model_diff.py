@@ -21,6 +21,7 @@ from headrace.infra.services.live_table import live_table
 from headrace.infra.services.model_diff import compare
 from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
+from headrace.models.calibration import calibration_error
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput
 from headrace.models.facts import Swapped
@@ -45,6 +46,19 @@ WEIGHTS = {1: ([1.0, 0.1], -0.5), 2: ([0.8, -0.4], -0.2)}
 TWO = (Number("distance"), Number("wind"))
 
 
+NUMBERS = {"gain": -0.02, "calibration_error": 0.031, "anchor_gain": -0.11}
+
+
+def judged(manifest):
+    said = {
+        "verdict": "roc_auc 0.7 <against> 0.72 of version 1",
+        "numbers": NUMBERS,
+        "parent": 1,
+        "dataset_sha256": "ab",
+    }
+    return msgspec.structs.replace(needs(*TWO)(manifest), **said)
+
+
 class World:
     """Version 1 served half of the events, version 2 the rest; two of three have a label."""
 
@@ -62,7 +76,7 @@ class World:
         with worker_of(settings, self.pipeline, facts):
             for version in (1, 2):
                 weights, bias = WEIGHTS[version]
-                self.publisher.publish(linear(weights, bias), change=needs(*TWO))
+                self.publisher.publish(linear(weights, bias), change=judged if version == 2 else needs(*TWO))
                 facts.wait(Swapped, lambda fact, version=version: fact.version == version)
                 half = EVENTS // 2 * version
                 produce(settings, self.names.events, [self.event(n) for n in range(half - EVENTS // 2, half)])
@@ -114,6 +128,21 @@ def test_both_are_compared_on_the_same_rows_with_the_labels_that_came(world):
         assert estimate.low < estimate.value < estimate.high
     assert auc.difference.high < 0  # version 2 weighs the wind, which says nothing
     assert (report.lacking, report.unanswered) == ({}, 0)
+
+
+def test_calibration_and_what_each_ones_own_gate_said_are_there(world):
+    report = world.compare()
+    labelled = np.isfinite(world.labels)
+    expected = [calibration_error(world.labels[labelled], world.scores(version)[labelled]) for version in (1, 2)]
+    assert report.difference.calibration == pytest.approx(expected, abs=1e-3)
+    assert (report.first.verdict, report.first.judged_against) == ("", None)
+    assert (report.second.judged_against, report.second.numbers) == (1, NUMBERS)
+    said = world.cli("model", "diff", "diffs.py").out
+    for part in ("calibration error", "verdict on 2", "of version 1, against version 1", "anchor_gain -0.11"):
+        assert part in " ".join(said.split()), part
+    html = page(report)
+    assert "roc_auc 0.7 &lt;against&gt; 0.72" in html
+    assert "<td>anchor_gain</td>" in html
 
 
 def test_rows_that_moved_most_come_with_both_scores_their_label_and_their_features(world):

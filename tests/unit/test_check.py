@@ -8,7 +8,20 @@ import msgspec
 import pytest
 import torch
 
-from headrace import Aggregate, Binary, Category, Last, Number, Pipeline, Regression, Tensor, Topic, Torch
+from headrace import (
+    Aggregate,
+    Anchor,
+    Binary,
+    Category,
+    Checks,
+    Last,
+    Number,
+    Pipeline,
+    Regression,
+    Tensor,
+    Topic,
+    Torch,
+)
 from headrace.infra.services.check import check
 from headrace.models.protocols import Trained
 
@@ -75,7 +88,7 @@ def rows(count=200, **fields):
 
 
 def texts(report, level):
-    return [finding.text for finding in report.findings if finding.level == level]
+    return [finding.text for finding in report.findings if finding.severity == level]
 
 
 def test_a_healthy_sample_has_no_findings_and_its_batch_is_learnt_by_heart():
@@ -133,6 +146,21 @@ def test_rejected_rows_are_counted_by_topic_and_reason_with_an_example():
 def test_columns_that_say_nothing_and_ids_that_are_not_unique_are_found(fields, warning):
     (found,) = texts(check(pipeline(learner=None), rows(**fields)[0], now_ms=NOW), "warning")
     assert warning in found
+
+
+def test_the_checks_of_a_training_are_those_of_the_sample_and_so_is_what_they_make_an_error():
+    events, _ = rows()
+    labels = [json.dumps({**json.loads(event), "clicked": json.loads(event)["x"] > 0}).encode() for event in events]
+    declared = pipeline(checks=Checks(errors=["leakage"], own=["test_check:few"]), anchor=Anchor(rows=5_000))
+    report = check(declared, events, labels, now_ms=NOW)
+    assert [(found.name, found.severity) for found in report.findings] == [("leakage", "error"), ("few", "warning")]
+    assert report.findings[1].text == "200 rows are few."
+    assert not report.ok
+    assert check(pipeline(checks=Checks(off=["leakage"])), events, labels, now_ms=NOW).findings == ()
+
+
+def few(train, _holdout):
+    return f"{len(train)} rows are few."
 
 
 def test_a_category_that_identifies_rows_is_found():

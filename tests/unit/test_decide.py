@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+import msgspec
 import pytest
 
 from headrace.models.durations import iso
@@ -171,6 +172,14 @@ def test_a_run_on_demand_that_died_runs_again() -> None:
     assert leader.handle(request("a", MONDAY, on_demand=True)) == Run(
         run="a", tick=None, trigger="on demand", again=True
     )
+
+
+def test_a_batch_that_is_to_be_learnt_by_heart_first_is_so_in_every_try() -> None:
+    leader, asked = Leader([]), msgspec.structs.replace(request("a", MONDAY, on_demand=True), sanity=True)
+    leader.handle(asked, crash="training")
+    decision = leader.handle(asked)
+    assert isinstance(decision, Run)
+    assert (decision.sanity, decision.again) == (True, True)
 
 
 def test_volume_runs_once_for_one_moment_and_a_later_tick_is_still_its_own() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from headrace.models.errors import RunFailed
 from headrace.models.features import Column
-from headrace.models.pipeline import Last
 from headrace.models.protocols import Dataset
 from headrace.models.schema import Schema
+from headrace.models.windows import Last
 from headrace.trainer.dataset import join, read_stream_files, to_columns, to_dataset
 from headrace.trainer.snapshot import dataset_sha256, snapshot
 from headrace.trainer.split import split

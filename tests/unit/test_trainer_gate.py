@@ -1,5 +1,7 @@
 """Whether a candidate takes over, and how that is said."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -236,9 +238,54 @@ def test_a_metric_of_your_own_decides():
     assert verdict.numbers["gain"] < 0
 
 
+# ── forgetting, calibration ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_gain_on_the_newest_rows_that_was_bought_by_forgetting_is_seen_and_may_be_limited():
+    anchor = evidence(FAIR, GOOD)
+    judged = replace(evidence(GOOD, FAIR), anchor=anchor)
+    seen = Gate("roc_auc", max_loss=0.0).judge(judged)
+    assert seen.promote
+    assert seen.numbers["anchor_gain"] == pytest.approx(-1 / 9)
+    assert (seen.numbers["anchor_candidate"], seen.numbers["anchor_champion"]) == (pytest.approx(8 / 9), 1)
+    limited = Gate("roc_auc", max_loss=0.0, max_anchor_loss=0.1).judge(judged)
+    assert not limited.promote
+    assert limited.reason.endswith("on the anchor's rows it falls from 1 to 0.8889, by more than 0.1")
+    assert Gate("roc_auc", max_loss=0.0, max_anchor_loss=0.12).judge(judged).promote
+    losses = replace(evidence(GOOD, FAIR), anchor=evidence(PRIOR, GOOD))
+    assert not Gate("log_loss", max_loss=0.0, max_anchor_loss=0.1).judge(losses).promote
+
+
+def test_an_anchor_without_rows_promotes_nobody_where_its_loss_is_limited():
+    verdict = Gate("roc_auc", max_loss=0.0, max_anchor_loss=0.1).judge(evidence(GOOD, FAIR))
+    assert not verdict.promote
+    assert verdict.reason.endswith("the anchor has no rows, so that forgetting cannot be judged")
+
+
+def test_probabilities_that_are_off_are_rejected_by_how_far():
+    random = np.random.default_rng(3)
+    true = random.random(20_000)
+    labels = (random.random(20_000) < true).astype(np.float64)
+    sharper = np.clip(true * 1.6 - 0.3, 0.01, 0.99)  # the same ranks, too sure of itself
+    gate = Gate("roc_auc", max_loss=0.01, max_calibration_error=0.03)
+    good = gate.judge(evidence(true, sharper, labels=labels))
+    assert good.promote
+    assert good.numbers["calibration_error"] < 0.012
+    bad = gate.judge(evidence(sharper, true, labels=labels))
+    assert not bad.promote
+    assert bad.numbers["calibration_error"] == pytest.approx(0.09, abs=0.01)
+    assert "its probabilities are 0.09" in bad.reason
+    assert Always().judge(evidence(sharper, true, labels=labels)).numbers["champion_calibration_error"] < 0.012
+    of_numbers = Gate("rmse", max_loss=1, max_calibration_error=0.1)
+    with pytest.raises(DeclarationError, match="max_calibration_error"):
+        of_numbers.judge(evidence(GOOD, FAIR, task="regression"))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"metric": "roc_auc", "max_loss": 0, "max_anchor_loss": -0.1},
+        {"metric": "roc_auc", "max_loss": 0, "max_calibration_error": 2},
         {"metric": "my:profit", "max_loss": 1},
         {"metric": "roc_auc", "max_loss": 0, "min_kendall_tau": 1.5},
         {"metric": "roc_auc", "max_loss": 0, "max_changed_decisions": -0.1},

@@ -31,7 +31,9 @@ PIPELINES = """
 import ctypes, errno, os, pathlib, signal, sys, threading
 from headrace.models.features import Category, Number, Topic
 from headrace.models.labels import Binary
-from headrace.models.pipeline import Last, Pipeline
+from headrace.models.pipeline import Pipeline
+from headrace.models.reweighting import Balance, LabelDelay
+from headrace.models.windows import Anchor, Last, Rehearsal
 from headrace.trainer.gate import Gate
 from headrace.trainer.learners import Torch
 
@@ -54,6 +56,21 @@ def net(inputs):
 def nan(inputs):
     module = net(inputs)
     module.last.weight.data.fill_(float("nan"))
+    return module
+
+
+def deep(inputs):
+    import torch
+
+    module = net(inputs)
+    module.last = torch.nn.Sequential(torch.nn.Linear(inputs.numbers + 4, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
+    return module
+
+
+def deaf(inputs):
+    module = net(inputs)
+    module.last.weight.data.fill_(0.0)
+    module.last.weight.requires_grad_(False)
     return module
 
 
@@ -94,6 +111,9 @@ LEARNERS = {
     "share": Own(share),
     "disk_full": Own(disk_full),
     "good": Torch(net, epochs=4, batch_size=64, lr=0.02),
+    "chosen": Torch(net, epochs=4, batch_size=64, lr=0.02),
+    "deep": Torch(deep, epochs=4, batch_size=64, lr=0.02),
+    "deaf": Torch(deaf),
     "nan": Torch(nan),
     "killed": Own(killed),
     "segfault": Own(lambda: ctypes.string_at(0)),
@@ -114,9 +134,17 @@ def load(name):
         features=[Number("distance"), Number("wind", nullable=True), Category("carrier")],
         label=Binary(labels, "late", within="36h", if_absent="drop"),
         learner=LEARNERS[name],
-        train_on=Last("8w", holdout="5d"),
         gate=Gate("roc_auc", max_loss=0.005),
+        **(CHOSEN if name == "chosen" else {"train_on": Last("8w", holdout="5d")}),
     )
+
+
+CHOSEN = {
+    "train_on": Rehearsal("10d", 200, holdout="1d"),
+    "anchor": Anchor(rows=60),
+    "importance": LabelDelay(),
+    "balance": Balance(positives=0.3, by="undersampling"),
+}
 """
 
 
@@ -188,8 +216,8 @@ def test_a_run_gives_a_model_a_verdict_and_where_both_come_from(trainer, request
     assert result.trained_from == "2013-07-04T00:00:00Z"
     assert result.null_shares == {"wind": pytest.approx(0.1, abs=0.05)}
     assert result.libraries.keys() >= {"torch", "onnx", "onnxruntime", "numpy"}
-    assert result.seconds.keys() == {"load", "join", "train", "evaluate"}
-    assert [stage for stage, facts in stages if not facts] == ["load", "join", "train", "evaluate"]
+    assert result.seconds.keys() == {"load", "join", "check", "train", "evaluate"}
+    assert [stage for stage, facts in stages if not facts] == ["load", "join", "check", "train", "evaluate"]
     assert [facts["epoch"] for _, facts in stages if "epoch" in facts] == [1, 2, 3, 4]
     written = msgspec.json.decode((tmp_path / "out" / "result.json").read_bytes(), type=RunResult)
     assert written == result
@@ -204,17 +232,21 @@ def test_the_same_data_and_seed_give_the_same_bytes_in_any_process(trainer, requ
     assert (tmp_path / "again/model.onnx").read_bytes() == (tmp_path / "first/model.onnx").read_bytes()
 
 
-def test_a_dataset_larger_than_memory_trains_to_the_same_bytes(request_for, tmp_path, world, monkeypatch):
-    memory = train_candidate(request_for("good", "memory"))
+@pytest.mark.parametrize("name", ["good", "chosen"])
+def test_a_dataset_larger_than_memory_trains_to_the_same_bytes(request_for, tmp_path, world, monkeypatch, name):
+    memory = train_candidate(request_for(name, "memory"))
     monkeypatch.setattr("headrace.trainer.ready.memory_left", lambda: 200_000)
     monkeypatch.delattr("headrace.trainer.ready.join")  # the one in memory
     monkeypatch.setattr("headrace.trainer.torch_training._BLOCK_ROWS", 96)
     champion = Champion(version=1, onnx=str(tmp_path / "memory/model.onnx"))
-    disk = train_candidate(request_for("good", "disk", champion=champion))
+    disk = train_candidate(request_for(name, "disk", champion=champion))
     assert (tmp_path / "disk/model.onnx").read_bytes() == (tmp_path / "memory/model.onnx").read_bytes()
     assert disk.champion_metrics == memory.metrics
-    for name in (
+    for field in (
         "dataset_sha256",
+        "anchor_sha256",
+        "findings",
+        "hyperparameters",
         "rows",
         "holdout_rows",
         "trained_from",
@@ -223,8 +255,13 @@ def test_a_dataset_larger_than_memory_trains_to_the_same_bytes(request_for, tmp_
         "null_shares",
         "curves",
     ):
-        assert getattr(disk, name) == getattr(memory, name), name
+        assert getattr(disk, field) == getattr(memory, field), field
     assert not list(world.glob("scratch-*"))
+    if name == "chosen":
+        assert memory.rows == 200 + 9 * 24 - 20  # of ten fresh days one is held out; 20 of the draw are the anchor's
+        assert memory.numbers["anchor_rows"] == 60
+        assert int(memory.hyperparameters["balance"].split()[1]) < memory.rows
+        assert memory.hyperparameters["prior_odds"] < 1
 
 
 def test_the_champion_is_judged_by_its_own_schema_on_the_same_rows(trainer, request_for, tmp_path, world):
@@ -234,6 +271,15 @@ def test_the_champion_is_judged_by_its_own_schema_on_the_same_rows(trainer, requ
     assert second.champion_metrics == first.metrics
     assert second.numbers["gain"] == 0
     assert second.verdict.endswith("of version 4: not worse by more than 0.005")
+
+
+def test_a_network_that_cannot_learn_one_batch_fails_where_that_is_asked_for(request_for):
+    with pytest.raises(RunFailed, match="not_learning: the network does not learn one batch by heart"):
+        train_candidate(request_for("deaf", sanity=True))
+    said = train_candidate(request_for("deep", sanity=True)).findings[0]
+    assert (said.name, said.severity) == ("sanity", "note")
+    findings = train_candidate(request_for("deaf")).findings
+    assert [found.name for found in findings] == ["worse_than_baseline"]
 
 
 @pytest.mark.parametrize(
