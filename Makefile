@@ -9,10 +9,11 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test bench soak lint format venv clean help
+.PHONY: demo plan test bench soak lint format venv clean help
 
 help:
 	@echo "make demo [ARGS=...]   set up, then replay a year of flights on local servers (ARGS=--help for its options)"
+	@echo "make plan [ARGS=...]   the demo's year (replayed first, if it was not) under five schedules: which one pays?"
 	@echo "make test [ARGS=...]   set up, then run every test (ARGS are pytest's)"
 	@echo "make bench [ARGS=...]  set up, then measure headrace beside its peers (ARGS=--quick: minutes, not an hour)"
 	@echo "make soak              500 promotions and rollbacks under load with kills, and how soon versions are live (15 minutes)"
@@ -21,6 +22,13 @@ help:
 
 demo: $(VENV)/.stamp-demo
 	@exec $(BIN)/headrace demo $(ARGS)
+
+PAST := .headrace/flights-past
+
+plan: $(VENV)/.stamp-demo
+	@ls $(PAST)/served*.arrow >/dev/null 2>&1 || $(BIN)/headrace demo --keep-past $(PAST)
+	@exec $(BIN)/headrace plan infra/demo/flights.py --past $(PAST) --from 2013-02-01T05:00:00Z --html .headrace/plan.html \
+		--schedule never --schedule declared --schedule "0 3 * * *" --schedule drift --schedule labels:20000 $(ARGS)
 
 test: $(VENV)/.stamp-dev
 	@exec $(BIN)/python -m pytest $(ARGS)

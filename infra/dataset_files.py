@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from confluent_kafka import Consumer
 
@@ -21,16 +22,19 @@ from headrace.models.errors import BadInput, EventRejected
 from headrace.models.manifest import OffsetRange
 from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.streams.served import decode_served
+from headrace.trainer.past_file import APPENDED
 
 _LABELS = pa.schema([("id", pa.string()), ("time", pa.int64()), ("value", pa.float64())])
+_APPENDED = pa.field(APPENDED, pa.int64())
 _WAITING_BYTES = 2 * 1024 * 1024  # of all partitions together
 
 
 class DatasetFiles:
     """`fetch` brings the folder up to the ends that the topics have now."""
 
-    def __init__(self, settings: Settings, names: Names, folder: Path) -> None:
-        self._settings, self._names, self._folder = settings, names, folder
+    def __init__(self, settings: Settings, names: Names, folder: Path, *, appended: bool = False) -> None:
+        """`appended`: when rows and labels were appended is a column, too."""
+        self._settings, self._names, self._folder, self._appended = settings, names, folder, appended
         self._labels = LabelDecoder(names.pipeline.label, names.pipeline.max_future_ms)
         self._firsts: dict[Partition, int] = {}
         self._ends: dict[Partition, int] = {}
@@ -97,10 +101,15 @@ class DatasetFiles:
 
     def _batches(self, partition: Partition, messages: list[Any]) -> Iterator[pa.RecordBatch]:
         if partition[0] == self._names.topics.served:
-            return _served(messages)
+            return _served(messages, appended=self._appended)
         # labels that cannot be used are parked by the live join, once
-        columns = self._labels.columns([message.value() for message in messages], clock_ms())
-        return iter([pa.record_batch(list(columns), schema=_LABELS)])
+        values, now = [message.value() for message in messages], clock_ms()
+        ids, times, learnt = self._labels.columns(values, now)
+        if not self._appended:
+            return iter([pa.record_batch([ids, times, learnt], schema=_LABELS)])
+        usable = range(len(messages)) if len(ids) == len(messages) else self._labels.decode(values, now)[0]
+        moments = np.array([messages[at].timestamp()[1] for at in usable], np.int64)
+        return iter([pa.record_batch([ids, times, learnt, moments], schema=_LABELS.append(_APPENDED))])
 
 
 class _PartitionFiles:
@@ -153,9 +162,13 @@ def _expect_within(place: str, wanted: tuple[int, int], there: tuple[int, int]) 
         )
 
 
-def _served(messages: list[Any]) -> Iterator[pa.RecordBatch]:
+def _served(messages: list[Any], *, appended: bool) -> Iterator[pa.RecordBatch]:
     for message in messages:
         try:
-            yield decode_served(message.value() or b"")
+            batch = decode_served(message.value() or b"")
         except EventRejected:  # not written by headrace: no row of ours
             continue
+        if appended:
+            moments = np.full(batch.num_rows, message.timestamp()[1], np.int64)
+            batch = batch.append_column(_APPENDED, pa.array(moments))
+        yield batch

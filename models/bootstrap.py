@@ -4,7 +4,7 @@ Percentiles over resampled rows (Efron 1979), paired: a round draws the same row
 for both of them drops out of the difference.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -42,10 +42,17 @@ class Measured:
 
 
 def measured(
-    task: Task, labels: Array, first: Array, second: Array, *, rounds: int = 1_000, seed: int = 7
+    task: Task,
+    labels: Array,
+    first: Array,
+    second: Array,
+    *,
+    metrics: Sequence[str] | None = None,
+    rounds: int = 1_000,
+    seed: int = 7,
 ) -> tuple[Measured, ...]:
-    """Every metric of the task. Labels and scores [n] are finite."""
-    names, rows = OF_TASK[task], len(labels)
+    """Every metric of the task, or these. Labels and scores [n] are finite."""
+    names, rows = metrics or OF_TASK[task], len(labels)
     forms = [(_DRAWN[name](labels, first), _DRAWN[name](labels, second)) for name in names] if rows else []
     draws, values = np.random.default_rng(seed), np.full((rounds, len(names), 2), np.nan)
     for number in range(rounds if rows else 0):

@@ -26,6 +26,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: str
     at_ms: int  # the tick: nothing newer is seen
     data: str  # directory with the Arrow IPC stream files served*.arrow and labels*.arrow
+    past: str | None = None  # a file of `trainer.past_file`: cut from it, and not joined from those
     out: str  # directory for model.onnx, result.json and run.log
     cache: str  # directory that survives runs
     champion: Champion = Champion()

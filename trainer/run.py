@@ -23,7 +23,7 @@ from headrace.models.findings import Finding
 from headrace.models.golden import ROWS, golden
 from headrace.models.graph_check import check
 from headrace.models.pipeline import Pipeline
-from headrace.models.protocols import Dataset, TrainContext, Trained
+from headrace.models.protocols import Dataset, TrainContext, Trained, Verdict
 from headrace.models.schema import Schema
 from headrace.models.session import Predictor, Runtime, Session
 from headrace.trainer.checks import after_training, before_training, failing
@@ -33,6 +33,7 @@ from headrace.trainer.evaluate import Constant, Evaluation, evaluate, max_differ
 from headrace.trainer.gate import Always
 from headrace.trainer.matching import Counts
 from headrace.trainer.messages import Champion, RunRequest, RunResult
+from headrace.trainer.past import Past
 from headrace.trainer.prior import as_in_the_stream
 from headrace.trainer.ready import ready_dataset
 from headrace.trainer.sanity import sane
@@ -80,9 +81,13 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
     with _stage("load", seconds, progress):
         pipeline = _load(request)
         schema = pipeline.schema
-        champion, champion_schema = _champion(request.champion, schema, request.threads)
+        known = predictor_of(request.champion, schema, request.threads)
     with _stage("join", seconds, progress):
-        joined = ready_dataset(Path(request.data), scratch, **rules_of(pipeline, request.at_ms))
+        rules = rules_of(pipeline, request.at_ms)
+        if request.past is None:
+            joined = ready_dataset(Path(request.data), scratch, **rules)
+        else:
+            joined = Past(Path(request.past)).joined(**rules)
         dataset = to_dataset(joined, schema, pipeline.label.task)
         sha256 = dataset_sha256(joined)
         if request.snapshots:
@@ -108,25 +113,14 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
                 hyperparameters={**trained.hyperparameters, **balance},
             )
     with _stage("evaluate", seconds, progress):
-        champion_columns = to_columns(joined.table.slice(len(train)), champion_schema)
-        candidate = _candidate(trained.onnx, pipeline, request.threads)
-        evaluation = evaluate(
-            holdout,
-            candidate,
-            champion,
-            champion_columns,
-            request.champion.version,
-            decide_at=getattr(pipeline.label, "decide_at", 0.5),
-            onnx_bytes=len(trained.onnx),
+        evaluation, on_anchor, verdict = judged(
+            trained.onnx, pipeline, joined, holdout, known, version=request.champion.version, threads=request.threads
         )
-        on_anchor = _on_anchor(joined, pipeline, candidate, champion, champion_schema, request.champion.version)
-        evidence = replace(evaluation.evidence, anchor=on_anchor.evidence if on_anchor else None)
-        verdict = (pipeline.gate or Always()).judge(evidence)
-        findings += after_training(pipeline.checks, evidence, train)
+        findings += after_training(pipeline.checks, evaluation.evidence, train)
         _end_at_errors(findings)
         difference = None
         if request.compare is not None:
-            other, other_schema = _champion(request.compare, schema, request.threads)
+            other, other_schema = predictor_of(request.compare, schema, request.threads)
             rows = to_columns(joined.table.slice(len(train)), other_schema)
             difference = max_difference(evaluation.evidence.candidate, other, rows)
 
@@ -164,6 +158,34 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
     (out / MODEL).write_bytes(trained.onnx)
     (out / RESULT).write_bytes(msgspec.json.encode(result))
     return result
+
+
+def judged(
+    onnx: bytes,
+    pipeline: Pipeline,
+    joined: Joined,
+    holdout: Dataset,
+    champion: tuple[Predictor, Schema],
+    *,
+    version: int,
+    threads: int = 1,
+) -> tuple[Evaluation, Evaluation | None, Verdict]:
+    """A candidate beside the champion, on the holdout (the last rows of what was joined) and on the anchor, and what
+    the gate says. Raises RunFailed where the candidate is none that a worker would serve."""
+    known, known_schema = champion
+    candidate = _candidate(onnx, pipeline, threads)
+    evaluation = evaluate(
+        holdout,
+        candidate,
+        known,
+        to_columns(joined.table.slice(len(joined.table) - len(holdout)), known_schema),
+        version,
+        decide_at=getattr(pipeline.label, "decide_at", 0.5),
+        onnx_bytes=len(onnx),
+    )
+    on_anchor = _on_anchor(joined, pipeline, candidate, known, known_schema, version)
+    evidence = replace(evaluation.evidence, anchor=on_anchor.evidence if on_anchor else None)
+    return replace(evaluation, evidence=evidence), on_anchor, (pipeline.gate or Always()).judge(evidence)
 
 
 def null_shares(dataset: Dataset, schema: Schema) -> dict[str, float]:
@@ -239,7 +261,8 @@ def _train(pipeline: Pipeline, train: Dataset, context: TrainContext) -> Trained
         raise RunFailed("learner_raised", f"{type(error).__name__} at {where}: {error}") from error
 
 
-def _champion(champion: Champion, schema: Schema, threads: int) -> tuple[Predictor, Schema]:
+def predictor_of(champion: Champion, schema: Schema, threads: int) -> tuple[Predictor, Schema]:
+    """What answers, and the columns that it reads."""
     if champion.onnx is None:
         return Constant(champion.baseline), schema
     known = champion.schema or schema

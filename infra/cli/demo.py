@@ -1,5 +1,6 @@
 """`headrace demo`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,9 @@ def register(app: typer.Typer) -> None:
         workers: Annotated[int, typer.Option(help="worker processes", min=1)] = 1,
         partitions: Annotated[int, typer.Option(help="partitions of the flights", min=1)] = 1,
         keep: Annotated[bool, typer.Option("--keep", help="leave everything running until Ctrl-C")] = False,
+        keep_past: Annotated[
+            Path | None, typer.Option(help="a folder for what was served and labelled, for headrace plan")
+        ] = None,
         output: OutputOption = Output.text,
     ) -> None:
         """A year of real flights through real Kafka and Redis: predictions, weekly retraining, hot swaps."""
@@ -29,6 +33,7 @@ def register(app: typer.Typer) -> None:
             workers=workers,
             partitions=partitions,
             keep=keep,
+            keep_past=keep_past,
         )
         summary = run_demo(Settings.load(), options, err)
         if output is Output.json:

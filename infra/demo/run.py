@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from headrace.infra.dataset_files import DatasetFiles
 from headrace.infra.demo.data import START, load_flights
 from headrace.infra.demo.scoreboard import Frozen, Scoreboard, mean_from_february
 from headrace.infra.leadership import KafkaRegistry
@@ -25,6 +26,7 @@ from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
 from headrace.models import registry
 from headrace.models.durations import iso, milliseconds, to_ms
+from headrace.models.errors import BadInput
 from headrace.models.session import Session
 
 FILE = Path(__file__).with_name("flights.py")
@@ -63,11 +65,16 @@ class Options:
     workers: int = 1
     partitions: int = 1
     keep: bool = False
+    keep_past: Path | None = None  # a folder for the dataset: what `headrace plan --past` reads
 
 
 def run_demo(settings: Settings, options: Options, console: Console) -> Summary:
     """Sets up, replays, sums up. `console` should be standard error: standard output is for the caller's summary."""
     begun = time.monotonic()
+    if options.keep_past is not None and options.keep_past.exists() and any(options.keep_past.iterdir()):
+        raise BadInput(
+            f"--keep-past: expected a folder that is empty or not there yet, got {str(options.keep_past)!r}."
+        )
     file = read_pipelines(str(FILE))
     pipeline = one_of(file, FILE.name)
     with ExitStack() as stack:
@@ -102,6 +109,8 @@ def run_demo(settings: Settings, options: Options, console: Console) -> Summary:
         board.poll()
         summary = _summary(board, tally, time.monotonic() - begun)
         _show(console, board, summary)
+        if options.keep_past is not None:
+            DatasetFiles(settings, names, options.keep_past).fetch()
         if options.keep:
             _keep_running(console, settings, children)
     return summary

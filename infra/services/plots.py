@@ -4,14 +4,28 @@ No script: what a mark stands for is its `title`, which browsers show under the 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import ceil, floor, log10, sqrt
 
 _WIDTH, _HEIGHT = 320, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 10, 26
+_WIDE_LEFT, _NAMES = 48, 60  # of wide plots: for the figures, and for half of a name at the last point
 _TICKS = 5
+SERIES = 6  # colours that a page has for them, after which they come again
 _FAINTEST = 0.08  # of the least cell that has a row
 Scale = Callable[[float], float]
 """A value → where it is in the plot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """`name` is HTML already: what is a user's is escaped."""
+
+    name: str
+    cost: float
+    value: float
+    low: float
+    high: float
 
 
 def two_histograms(edges: Sequence[float], first: Sequence[int], second: Sequence[int], guide: float | None) -> str:
@@ -111,6 +125,80 @@ def bar(value: float, reach: float) -> str:
         f'<path class="axis" d="M{middle} 1V{height - 1}"/>',
     ]
     return _svg(marks, width=width, height=height)
+
+
+def costs(points: Sequence[Point], limit: float | None) -> str:
+    """Cost across, by its square root; a value with its interval upwards. `limit` is a value to mark."""
+    width = 2 * _WIDTH
+    most = max(point.cost for point in points) or 1.0
+    low, high = _reach([end for point in points for end in (point.low, point.value, point.high)], limit)
+
+    def across(cost: float) -> float:
+        return _WIDE_LEFT + sqrt(cost / most) * (width - _WIDE_LEFT - _NAMES)
+
+    up = _upwards(low, high)
+    marks = [_frame(width, low, high, up)]
+    for cost in _ticks(0, most):
+        at = across(cost)
+        marks.append(f'<text x="{at:.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{cost:g}</text>')
+    if limit is not None:
+        marks.append(f'<path class="guide" fill="none" d="M{_WIDE_LEFT} {up(limit):.1f}H{width - _RIGHT}"/>')
+    ranks = sorted(range(len(points)), key=lambda number: points[number].cost)
+    for number, point in enumerate(points):
+        x, y, bottom, top = across(point.cost), up(point.value), up(point.low), up(point.high)
+        name_y = top - 5 if ranks.index(number) % 2 == 0 else bottom + 13  # by turns, as neighbours would overlap
+        marks.append(
+            f'<g class="series-{number % SERIES}">'
+            f'<path class="stroke" d="M{x:.1f} {bottom:.1f}V{top:.1f}"/>'
+            f'<circle class="fill" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+            f'<text class="fill" x="{x:.1f}" y="{name_y:.1f}" text-anchor="middle">{point.name}</text>'
+            f"<title>{point.name}: {point.value:.4f}, {point.cost:.3g}</title></g>"
+        )
+    return _svg(marks, width=width)
+
+
+def lines(series: Sequence[Sequence[float | None]], ends: tuple[str, str]) -> str:
+    """Each over the same steps, whose first and last are called `ends`; a gap where there is no value."""
+    width = 2 * _WIDTH
+    low, high = _reach([value for one in series for value in one if value is not None], None)
+    up = _upwards(low, high)
+    steps = max(1, max(len(one) for one in series) - 1)
+    marks = [_frame(width, low, high, up)]
+    for number, one in enumerate(series):
+        path, pen = [], "M"
+        for step, value in enumerate(one):
+            if value is None:
+                pen = "M"
+                continue
+            path.append(f"{pen}{_WIDE_LEFT + step / steps * (width - _WIDE_LEFT - _RIGHT):.1f} {up(value):.1f}")
+            pen = "L"
+        marks.append(f'<g class="series-{number % SERIES}"><path class="stroke" fill="none" d="{"".join(path)}"/></g>')
+    y = _HEIGHT - _BOTTOM + 16
+    marks.append(f'<text x="{_WIDE_LEFT}" y="{y}">{ends[0]}</text>')
+    marks.append(f'<text x="{width - _RIGHT}" y="{y}" text-anchor="end">{ends[1]}</text>')
+    return _svg(marks, width=width)
+
+
+def _reach(values: Sequence[float], also: float | None) -> tuple[float, float]:
+    """The range of an axis: a little more than the values need."""
+    there = [*values, *([also] if also is not None else [])]
+    low, high = min(there), max(there)
+    room = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
+    return low - room, high + room
+
+
+def _upwards(low: float, high: float) -> Scale:
+    per = (_HEIGHT - _TOP - _BOTTOM) / (high - low)
+    return lambda value: _HEIGHT - _BOTTOM - (value - low) * per
+
+
+def _frame(width: int, low: float, high: float, up: Scale) -> str:
+    texts = [
+        f'<text x="{_WIDE_LEFT - 6}" y="{up(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        for tick in _ticks(low, high)
+    ]
+    corner = _HEIGHT - _BOTTOM
+    return f'<path class="axis" fill="none" d="M{_WIDE_LEFT} {_TOP}V{corner}H{width - _RIGHT}"/>' + "".join(texts)
 
 
 def _scale(low: float, high: float) -> Scale:
