@@ -19,7 +19,7 @@ from headrace.infra.services.explain import explain
 from headrace.infra.services.model_diff import compare
 from headrace.infra.topics import apply
 from headrace.models.durations import to_ms
-from headrace.models.metrics import mae, measure, rmse
+from headrace.models.metrics import mae, measure, rmse, roc_auc
 
 DAYS = 29  # trainings at the ends of the second, third and fourth week
 
@@ -28,8 +28,8 @@ DAYS = 29  # trainings at the ends of the second, third and fourth week
 def replayed(settings):
     """Replays the flights through processes; gives the pipeline's names and what became of its runs."""
 
-    def replay(file_name):
-        flights = load_flights(DAYS)
+    def replay(file_name, days=DAYS):
+        flights = load_flights(days)
         file = read_pipelines(str(demo.FILE.with_name(file_name)))
         names = Names(settings.prefix, one_of(file, file_name))
         apply(settings, names.pipeline, 2)
@@ -120,3 +120,24 @@ def test_early_on_time_or_late_is_learnt_served_and_better_than_the_shares(setti
     explained = explain(settings, names, f"{topic}/{partition}/{offset}", look_back=1_000)
     assert explained.rerun.verdict.startswith("equal")
     assert explained.rerun.score == answers[-1]["prediction"]
+
+
+def test_a_model_that_goes_on_learning_is_moved_by_each_days_rows_alone(settings, replayed):
+    names, runs = replayed("online.py", days=14)
+    assert [run.outcome for run in runs if run.outcome not in ("promoted", "rejected")] == ["failed"] * 2, runs
+    promoted = [run for run in runs if run.outcome == "promoted"]
+    assert len(promoted) >= 6, runs
+    manifests = [version(settings, names, run.version).manifest for run in promoted]
+    assert manifests[0].hyperparameters["warm_start"] == "from scratch: no version serves yet"
+    for manifest in manifests[1:]:
+        assert manifest.hyperparameters["warm_start"] == f"version {manifest.parent}"
+        assert manifest.hyperparameters["epoch_rows"] < manifest.rows
+    rows = [manifest.hyperparameters["rows"] for manifest in manifests]
+    assert rows == sorted(set(rows))
+    spent = [run.seconds["train"] for run in promoted[1:]]
+    print(json.dumps({"trainings": len(spent), "learning, s": sorted(spent)[len(spent) // 2]}))  # noqa: T201  as above
+
+    answers, minutes = served_and_labelled(settings, names)
+    learnt = np.array([answer["version"] for answer in answers]) > 0
+    scores, late = np.array([answer["prediction"] for answer in answers]), (minutes >= 15).astype(float)
+    assert roc_auc(late[learnt], scores[learnt]) > 0.6
