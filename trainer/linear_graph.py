@@ -4,6 +4,8 @@ The past is in the graph's metadata, so that whoever goes on from it knows which
 run's own files.
 """
 
+from typing import Annotated
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +25,8 @@ _WEIGHTS, _TABLE, _BIAS = "online.weights", "online.table_", "online.bias"
 class Learnt(msgspec.Struct, frozen=True, kw_only=True):
     """What a graph says of its own past."""
 
-    steps: int = 0  # of descent, with which the learning rate falls
-    rows: int = 0
+    steps: Annotated[int, msgspec.Meta(ge=0)] = 0  # of descent, with which the learning rate falls
+    rows: Annotated[int, msgspec.Meta(ge=0)] = 0
     through: int = -1  # newest event time that was trained on, Unix ms
     known: int = -1  # when the newest label was known, Unix ms
 
@@ -82,7 +84,7 @@ def model_of(start: Start) -> Linear:
 def learnt_of(start: Start) -> Learnt:
     try:
         return msgspec.json.decode(start.notes[_NOTES], type=Learnt)
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, msgspec.DecodeError, RecursionError) as error:
         raise FromScratch(f"version {start.version} does not say what it was trained on") from error
 
 

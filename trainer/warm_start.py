@@ -54,7 +54,9 @@ def start_of(champion: ChampionGraph | None, schema: Schema, head: Head) -> Star
         encoder = _encoder(model, ours, schema)
         if head.task == "regression":
             head = replace(head, center=float(ours["label_mean"]), spread=float(ours["label_scale"]))
-    except (KeyError, ValueError, DecodeError) as error:
+            if not np.isfinite(head.center) or not 0 < head.spread < np.inf:
+                raise ValueError("its labels' scale is none")  # noqa: TRY301  as all that is wrong with it
+    except (KeyError, ValueError, TypeError, DecodeError) as error:
         raise FromScratch(f"{named} was not made by one of headrace's learners: {error}") from error
     notes = {entry.key: entry.value for entry in model.metadata_props}
     return Start(version=champion.version, encoder=encoder, head=head, weights=weights, notes=notes)

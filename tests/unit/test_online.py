@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from sklearn.linear_model import SGDClassifier, SGDRegressor
 from sklearn.metrics import roc_auc_score
@@ -106,8 +107,6 @@ def test_it_learns_and_goes_on_learning(tmp_path):
 
 
 def test_a_penalty_of_l1_makes_weights_exactly_nothing(tmp_path):
-    import onnx
-
     def zeros(**settings):
         model = onnx.load_from_string(started(tmp_path, **settings).onnx)
         (weights,) = [t for t in model.graph.initializer if t.name == "online.weights"]
@@ -186,6 +185,40 @@ def test_a_champion_of_another_learner_is_none_to_go_on_from(tmp_path):
     made = Online().train(timed(rows()), context(tmp_path, champion=champion(other, 3)))
     assert made.hyperparameters["warm_start"] == "from scratch: version 3 is no linear model of Online's"
     assert made.onnx == started(tmp_path).onnx
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        None,
+        "",
+        "no json",
+        '{"steps":-5}',
+        '{"steps":1e400}',
+        '{"x":' + "[" * 100_000,
+        '{"through":"yesterday"}',
+        "[" * 100_000,
+    ],
+)
+def test_a_graph_that_says_nothing_usable_of_its_past_is_none_to_go_on_from(tmp_path, notes):
+    model = onnx.load_from_string(started(tmp_path).onnx)
+    del model.metadata_props[:]
+    if notes is not None:
+        onnx.helper.set_model_props(model, {"headrace.online": notes})
+    given = ChampionGraph(version=3, onnx=model.SerializeToString(), schema=ALL)
+    made = Online().train(timed(rows()), context(tmp_path, champion=given))
+    assert made.hyperparameters["warm_start"] == "from scratch: version 3 does not say what it was trained on"
+
+
+@pytest.mark.parametrize("scale", [np.nan, 0.0, -1.0, np.inf])
+def test_a_scale_of_labels_that_is_none_is_none_to_go_on_from(tmp_path, scale):
+    dataset = timed(rows(task="regression"))
+    model = onnx.load_from_string(Online().train(dataset, context(tmp_path)).onnx)
+    (held,) = [tensor for tensor in model.graph.initializer if tensor.name == "headrace.label_scale"]
+    held.CopyFrom(onnx.numpy_helper.from_array(np.array(scale, np.float32), held.name))
+    given = ChampionGraph(version=3, onnx=model.SerializeToString(), schema=ALL)
+    made = Online().train(dataset, context(tmp_path, champion=given))
+    assert "from scratch: version 3 was not made by one" in made.hyperparameters["warm_start"]
 
 
 @pytest.mark.parametrize(
