@@ -19,6 +19,7 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.session import Session
 from headrace.models.windows import Last
 from headrace.streams.codec import LabelDecoder
+from headrace.streams.drift_watch import DriftWatch
 from headrace.testing import replay, train
 from headrace.trainer.gate import Gate
 from headrace.trainer.learners import Online, Torch
@@ -270,3 +271,15 @@ def test_a_model_that_fails_on_one_row_costs_that_row(digits):
 def test_a_baseline_of_several_classes_is_a_function_or_the_prior():
     with pytest.raises(DeclarationError, match=r"Pipeline\.baseline: expected a Function"):
         digits_pipeline(baseline=0.5)
+
+
+def test_drift_of_several_classes_is_that_of_the_likeliest_ones_probability(digits):
+    events, labels = digits
+    pipeline = digits_pipeline()
+    served = replay(pipeline, events, labels=labels)
+    made = train(pipeline, served)
+    watch = DriftWatch()
+    watch.watch(made.run.reference)
+    for batch in served.served:
+        watch.add(batch, 1, np.full((batch.num_rows, 10), 0.1))  # another version's answers to the same rows
+    assert [distance.column for distance in watch.distances()] == ["score"]
