@@ -131,7 +131,8 @@ def test_a_model_that_goes_on_learning_is_moved_by_each_days_rows_alone(settings
     assert manifests[0].hyperparameters["warm_start"] == "from scratch: no version serves yet"
     for manifest in manifests[1:]:
         assert manifest.hyperparameters["warm_start"] == f"version {manifest.parent}"
-        assert manifest.hyperparameters["epoch_rows"] < manifest.rows
+        assert manifest.hyperparameters["epoch_rows"] <= manifest.rows
+    assert manifests[-1].hyperparameters["epoch_rows"] < manifests[-1].rows / 2  # a day's, and as many old ones
     rows = [manifest.hyperparameters["rows"] for manifest in manifests]
     assert rows == sorted(set(rows))
     spent = [run.seconds["train"] for run in promoted[1:]]
