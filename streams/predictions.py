@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.models.labels import Label
-from headrace.models.records import TICK_HEADER, VERSION_HEADER, ClassPrediction, Prediction, TickPrediction
+from headrace.models.records import (
+    TICK_HEADER,
+    VERSION_HEADER,
+    ClassPrediction,
+    ClassTickPrediction,
+    Prediction,
+    TickPrediction,
+)
 from headrace.models.scores import decided, top
 from headrace.streams.out import Headers, Outs
 
@@ -94,11 +101,21 @@ class Predictions:
         headers: Sequence[Headers | None],
     ) -> Outs:
         """Of rows that were scored by schedule: in the partition of their key, and each says of which tick."""
-        rows = zip(ids, scores.tolist(), self._label.decisions(scores), times_as_text(times), sources, strict=True)
+        answers, classes = top(scores).tolist(), self._label.classes
+        rows = zip(ids, answers, self._label.decisions(scores), times_as_text(times), sources, strict=True)
         predictions = [
             TickPrediction(i, value, decision, self._pipeline, version, at, source, tick=tick)
             for i, value, decision, at, source in rows
         ]
+        if classes:
+            predictions = [
+                ClassTickPrediction(
+                    **msgspec.structs.asdict(one),
+                    label=classes[place],
+                    probabilities=dict(zip(classes, each, strict=True)),
+                )
+                for one, place, each in zip(predictions, decided(scores), scores.tolist(), strict=True)
+            ]
         added: Headers = [(VERSION_HEADER, str(version).encode()), (TICK_HEADER, tick.encode())]
         return Outs(
             topic=self._topic,

@@ -20,6 +20,7 @@ from headrace.models.session import Session
 from headrace.models.windows import Last
 from headrace.streams.codec import LabelDecoder
 from headrace.streams.drift_watch import DriftWatch
+from headrace.streams.predictions import Predictions
 from headrace.testing import replay, train
 from headrace.trainer.gate import Gate
 from headrace.trainer.learners import Online, Torch
@@ -283,3 +284,20 @@ def test_drift_of_several_classes_is_that_of_the_likeliest_ones_probability(digi
     for batch in served.served:
         watch.add(batch, 1, np.full((batch.num_rows, 10), 0.1))  # another version's answers to the same rows
     assert [distance.column for distance in watch.distances()] == ["score"]
+
+
+def test_a_row_that_was_scored_by_schedule_says_its_class_too():
+    scores = np.array([[0.2, 0.5, 0.3]])
+    outs = Predictions("p", label(if_absent="drop"), "p.predictions").of_tick(
+        "2013-01-01T00:00:00Z",
+        ids=["i"],
+        times=np.array([0]),
+        scores=scores,
+        version=3,
+        sources=[("images", 0, 7)],
+        keys=[b"i"],
+        headers=[None],
+    )
+    (said,) = map(json.loads, outs.values)
+    assert (said["prediction"], said["label"], said["tick"]) == (0.5, "b", "2013-01-01T00:00:00Z")
+    assert said["probabilities"] == {"a": 0.2, "b": 0.5, "c": 0.3}
