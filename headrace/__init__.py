@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headrace.models.features import Tensor as Tensor
     from headrace.models.features import Topic as Topic
     from headrace.models.labels import Binary as Binary
+    from headrace.models.labels import Multiclass as Multiclass
     from headrace.models.labels import Regression as Regression
     from headrace.models.limits import RunLimits as RunLimits
     from headrace.models.pipeline import Pipeline as Pipeline
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from headrace.scheduler.triggers import Never as Never
     from headrace.scheduler.triggers import NewLabels as NewLabels
     from headrace.trainer.gate import Gate as Gate
+    from headrace.trainer.learners import Online as Online
     from headrace.trainer.learners import Torch as Torch
 
     __version__: str
@@ -70,7 +72,7 @@ _PLACES = {
         "Tensor",
         "Topic",
     ),
-    "headrace.models.labels": ("Binary", "Regression"),
+    "headrace.models.labels": ("Binary", "Multiclass", "Regression"),
     "headrace.models.limits": ("RunLimits",),
     "headrace.models.pipeline": ("Pipeline",),
     "headrace.models.protocols": ("Reason", "Trained", "Verdict"),  # what users' own triggers, learners, gates return
@@ -81,7 +83,7 @@ _PLACES = {
     "headrace.scheduler.rollback": ("Rollback", "Shadow"),
     "headrace.scheduler.triggers": ("Always", "Cron", "Degraded", "Drift", "Every", "Never", "NewLabels"),
     "headrace.trainer.gate": ("Gate",),
-    "headrace.trainer.learners": ("Torch",),
+    "headrace.trainer.learners": ("Online", "Torch"),
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 

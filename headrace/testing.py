@@ -34,11 +34,12 @@ import pyarrow as pa
 from headrace.models.durations import iso, to_ms
 from headrace.models.errors import BadInput
 from headrace.models.features import Topic
+from headrace.models.labels import answer_of
 from headrace.models.metrics import measure
-from headrace.models.pipeline import Pipeline
+from headrace.models.pipeline import SERVED_FIELDS, Pipeline
 from headrace.models.protocols import Dataset
-from headrace.models.records import REASON_HEADER, SOURCE_HEADER, Prediction
-from headrace.models.session import Predictor, Session
+from headrace.models.records import REASON_HEADER, SOURCE_HEADER, ClassPrediction, Prediction
+from headrace.models.session import Predictor, Session, expect_classes
 from headrace.streams.canary import Serving
 from headrace.streams.chunk import Chunk
 from headrace.streams.codec import LabelDecoder, LabelRow, clock_ms
@@ -49,8 +50,9 @@ from headrace.streams.memory_store import MemoryFeatureStore
 from headrace.streams.model import Baseline, LiveModel, live_model
 from headrace.streams.out import Headers, Out
 from headrace.streams.rings import RingSpec, rings_of
-from headrace.streams.served import decode_served
+from headrace.streams.served import decode_served, scores_of
 from headrace.streams.side_rows import SideDecoder
+from headrace.trainer.columns import as_numpy
 from headrace.trainer.dataset import LABEL, join, rules_of, to_dataset
 from headrace.trainer.dataset import Joined as JoinedTable
 from headrace.trainer.matching import Counts
@@ -119,8 +121,8 @@ class Replayed:
         self.pipeline, self.onnx = pipeline, onnx
         self.records = records
         """Everything that would be produced, in order, headers included."""
-        self.predictions = [
-            msgspec.json.decode(record.value or b"", type=Prediction)
+        self.predictions: list[Prediction] = [
+            msgspec.json.decode(record.value or b"", type=ClassPrediction if pipeline.label.classes else Prediction)
             for record in records
             if record.topic == topics.predictions
         ]
@@ -146,9 +148,8 @@ class Replayed:
     @cached_property
     def features(self) -> dict[str, dict[str, Any]]:
         """Raw columns as they were served, by event id; None is missing."""
-        arrival = {"id", "event_time", "partition", "offset", "version", "score"}
         return {
-            row["id"]: {name: value for name, value in row.items() if name not in arrival}
+            row["id"]: {name: value for name, value in row.items() if name not in SERVED_FIELDS}
             for batch in self.served
             for row in batch.to_pylist()
         }
@@ -177,9 +178,10 @@ class Replayed:
     @property
     def metrics(self) -> dict[str, float]:
         """Of the served scores, on the joined rows."""
-        rows = self.joined
-        labels, scores = np.array([row.label for row in rows]), np.array([row.score for row in rows])
-        return measure(self.pipeline.label.task, labels, scores)
+        joined = self._joined_by_now
+        if joined is None:
+            return measure(self.pipeline.label.task, np.empty(0), np.empty(0))
+        return measure(self.pipeline.label.task, as_numpy(joined.table[LABEL]), scores_of(joined.table))
 
     def dataset(self, at: Moment | None = None, *, with_anchor: bool = False) -> Dataset:
         """What a training at `at` (`now` by default) sees: the rows of `train_on`'s window, and those that an `Anchor`
@@ -384,13 +386,15 @@ def _live(
             raise BadInput(f"model: expected an ONNX file, {error}") from error
     onnx = model if isinstance(model, bytes) else None
     predictor = Session(model, pipeline.schema) if isinstance(model, bytes) else model
+    if isinstance(predictor, Session):
+        expect_classes(predictor, pipeline.label.classes)
     return live_model(pipeline, predictor, seq=1, version=1, features=pipeline.features), onnx
 
 
 def _champion(pipeline: Pipeline, replayed: Replayed, folder: Path) -> Champion:
     if replayed.onnx is None:
         rule = pipeline.baseline
-        return Champion(baseline=float(rule) if isinstance(rule, int | float) else pipeline.label.prior)
+        return Champion(baseline=float(rule) if isinstance(rule, int | float) else answer_of(pipeline.label))
     path = folder / "champion.onnx"
     path.write_bytes(replayed.onnx)
     return Champion(version=1, onnx=str(path), schema=pipeline.schema)

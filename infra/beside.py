@@ -15,6 +15,7 @@ from headrace.infra.settings import Settings
 from headrace.models.errors import BadInput, BrokerUnavailable, RegistryRefused
 from headrace.models.facts import Observer, Refused
 from headrace.models.registry import Versions
+from headrace.streams.served import scores_of
 
 
 class Beside:
@@ -44,10 +45,10 @@ class Beside:
             return None
 
     def scores(self, rows: pa.RecordBatch) -> Mapping[int, NDArray[np.float64]]:
-        """[n] by version, its own among them as it was served; NaN for a row that one cannot answer. A version whose
-        columns were not logged is not there."""
+        """[n], or [n, classes], by version, its own among them as it was served; NaN for a row that one cannot answer.
+        A version whose columns were not logged is not there."""
         served = rows.column("version")[0].as_py() if rows.num_rows else None
-        found = {} if served is None else {served: np.asarray(rows.column("score"))}
+        found = {} if served is None else {served: scores_of(rows)}
         for number, version in list(self._versions.items()):
             if served is None or number == served or version.lacking(rows.schema):
                 continue

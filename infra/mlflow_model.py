@@ -137,7 +137,9 @@ def _mlmodel(manifest: Manifest, size: int) -> dict[str, Any]:
         "model_uuid": uuid5(NAMESPACE_URL, f"{manifest.pipeline}/{manifest.version}/{manifest.onnx.sha256}").hex,
         "signature": {
             "inputs": json.dumps(_inputs(manifest.schema)),
-            "outputs": json.dumps([_tensor(PREDICTION, "float32", [])]),
+            "outputs": json.dumps(
+                [_tensor(PREDICTION, "float32", [len(manifest.classes)] if manifest.classes else [])]
+            ),
             "params": None,
         },
         "utc_time_created": created.strftime("%Y-%m-%d %H:%M:%S.%f"),

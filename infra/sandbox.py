@@ -20,7 +20,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.infra.sandbox_messages import MAX_ANSWER, Answer, Ended, Limits, NotProved, Trial, in_memory, pack
+from headrace.infra.sandbox_messages import (
+    MAX_ANSWER,
+    Answer,
+    Ended,
+    Limits,
+    NotProved,
+    Trial,
+    in_memory,
+    pack,
+    rows_told,
+)
 from headrace.models.errors import RegistryRefused
 from headrace.models.protocols import Columns
 from headrace.models.schema import Schema
@@ -67,7 +77,8 @@ class Sandbox:
     def prove(
         self, onnx: bytes, schema: Schema, columns: Columns, rows: int, operators: Collection[str] = ()
     ) -> NDArray[np.float64]:
-        """Scores [rows], all finite: checked, loaded and run over there. `operators`: see `models.graph_check`.
+        """Scores [rows], or [rows, classes] of the first rows, all finite: checked, loaded and run over there.
+        `operators`: see `models.graph_check`.
 
         Raises RegistryRefused: what `check` and `Session` raise; too_large, memory, timeout, crashed, sandbox.
         """
@@ -97,9 +108,11 @@ class Sandbox:
             if answer.reason == "memory":
                 self._replace()
             raise RegistryRefused(answer.reason, answer.detail)
-        if len(answer.scores) != 8 * rows:
-            raise RegistryRefused("wrong_shape", f"expected {rows} scores, got {len(answer.scores) / 8:g}")
+        told = rows_told(rows, answer.classes)
+        if answer.classes < 0 or len(answer.scores) != 8 * told * max(1, answer.classes):
+            raise RegistryRefused("wrong_shape", f"expected scores of {told} rows, got {len(answer.scores) / 8:g}")
         scores = np.frombuffer(answer.scores, np.float64)
+        scores = scores.reshape(told, answer.classes) if answer.classes else scores
         if not np.isfinite(scores).all():
             raise RegistryRefused("not_finite", "the graph answers NaN or infinity to rows that are being served")
         return scores

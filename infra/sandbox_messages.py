@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from headrace.models.schema import Schema
 
 MAX_ANSWER = 1 << 16  # bytes: 8,000 scores
+MAX_SCORES = 7_500  # of them; of more, those of the first rows: golden rows come first
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proved(msgspec.Struct, frozen=True, kw_only=True, tag="proved"):
-    scores: bytes  # float64
+    scores: bytes  # float64, [rows] or [rows, classes]
+    classes: int = 0
 
 
 class NotProved(msgspec.Struct, frozen=True, kw_only=True, tag="not_proved"):
@@ -55,6 +57,11 @@ class NotProved(msgspec.Struct, frozen=True, kw_only=True, tag="not_proved"):
 
 
 Answer = Proved | NotProved
+
+
+def rows_told(rows: int, classes: int) -> int:
+    """How many rows' scores an answer holds."""
+    return min(rows, MAX_SCORES // max(1, classes)) if classes else rows
 
 
 def pack(array: NDArray[Any]) -> Packed:

@@ -32,6 +32,7 @@ from headrace.infra.sandbox_messages import (
     Trial,
     from_memory,
     pack,
+    rows_told,
     unpack,
 )
 from headrace.models.errors import RegistryRefused
@@ -183,7 +184,8 @@ def _prove(trial: Trial, seconds: float) -> Proved:
         times = -(-MANY_ROWS // trial.rows)
         many = {name: np.concatenate([values] * times) for name, values in columns.items()}
         session.predict(many, times * trial.rows)
-    return Proved(scores=scores.tobytes())
+    told = rows_told(trial.rows, session.classes)
+    return Proved(scores=scores[:told].tobytes(), classes=session.classes)
 
 
 # ── the rehearsal ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -30,10 +30,11 @@ from headrace.models import manifest as manifests
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, RegistryRefused, RunFailed
 from headrace.models.graph_check import check
+from headrace.models.labels import answer_of
 from headrace.models.manifest import Blob, Manifest, OffsetRange
 from headrace.models.pipeline import Pipeline
 from headrace.models.registry import Versions
-from headrace.models.session import Session
+from headrace.models.session import Session, expect_classes
 from headrace.scheduler.attempts import Candidate
 from headrace.scheduler.decide import Run
 from headrace.streams.codec import clock_ms
@@ -137,7 +138,7 @@ class LocalTraining:
         try:
             graph = place.read_bytes()
             check(graph, pipeline.operators)
-            Session(graph, pipeline.schema)
+            expect_classes(Session(graph, pipeline.schema), pipeline.label.classes)
         except OSError as error:
             raise BadInput(f"Pipeline.initial: expected an ONNX file, {place} cannot be read: {error}") from error
         except RegistryRefused as error:
@@ -210,6 +211,8 @@ class LocalTraining:
     def _fetched(self, versions: Versions, version: int) -> Champion:
         """Its graph as a file, once per version."""
         manifest = self._registry.manifest(versions.published[version].manifest)
+        if manifest.classes != tuple(self._origin.pipeline.label.classes):
+            raise RegistryRefused("wrong_classes", f"it is for {', '.join(manifest.classes) or 'one score per row'}")
         path = self._home / f"champion-{version}.onnx"
         path.write_bytes(self._registry.onnx(manifest))
         if self._champion.onnx:
@@ -250,6 +253,7 @@ class LocalTraining:
             pipeline_file=f"{origin.file.path.name}:{origin.name_in_file}",
             as_of=as_of,
             platform=platform.platform(),
+            classes=tuple(pipeline.label.classes),
         )
 
     def _folder(self, run: str) -> Path:
@@ -310,7 +314,7 @@ def run_folder(settings: Settings, names: Names, run: str) -> Path:
 def baseline_of(pipeline: Pipeline) -> Champion:
     """What a first version is judged against."""
     rule = pipeline.baseline
-    return Champion(baseline=float(rule) if isinstance(rule, int | float) else pipeline.label.prior)
+    return Champion(baseline=float(rule) if isinstance(rule, int | float) else answer_of(pipeline.label))
 
 
 class LocalAttempt:

@@ -12,8 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.models.metrics import HIGHER_IS_BETTER, METRICS, OF_TASK, log_losses, quantile_losses
+from headrace.models.metrics import (
+    HIGHER_IS_BETTER,
+    METRICS,
+    OF_TASK,
+    f1_of,
+    hits,
+    log_losses,
+    quantile_losses,
+    squared_errors,
+)
 from headrace.models.protocols import Task
+from headrace.models.scores import decided
 
 Array = NDArray[Any]
 _Drawn = Callable[[Array], float]
@@ -108,11 +118,17 @@ def _rmse(labels: Array, scores: Array) -> _Drawn:
     return lambda counts: float(np.sqrt(mean(counts)))
 
 
+def _macro_f1(labels: Array, scores: Array) -> _Drawn:
+    answers, classes = decided(scores), scores.shape[1]
+    return lambda counts: f1_of(labels, answers, counts, classes)
+
+
 _DRAWN: Mapping[str, Callable[[Array, Array], _Drawn]] = {
     "roc_auc": _roc_auc,
     "log_loss": lambda labels, scores: _mean(log_losses(labels, scores)),
-    "brier": lambda labels, scores: _mean((labels - scores) ** 2),
-    "accuracy": lambda labels, scores: _mean(((scores >= 0.5) == (labels > 0.5)).astype(np.float64)),
+    "brier": lambda labels, scores: _mean(squared_errors(labels, scores)),
+    "accuracy": lambda labels, scores: _mean(hits(labels, scores).astype(np.float64)),
+    "macro_f1": _macro_f1,
     "rmse": _rmse,
     "mae": lambda labels, scores: _mean(np.abs(labels - scores)),
     "quantile_loss_90": lambda labels, scores: _mean(quantile_losses(labels, scores)),

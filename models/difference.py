@@ -16,6 +16,7 @@ from headrace.models.calibration import calibration_error
 from headrace.models.kendall import kendall_tau
 from headrace.models.metrics import METRICS
 from headrace.models.protocols import Task
+from headrace.models.scores import changed, decided
 
 Array = NDArray[Any]
 _BINS = 30
@@ -28,7 +29,7 @@ _SAME = 1e-12  # of a score's size: closer than any two that float32 tells apart
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """The same n rows by two versions. `labels` are NaN where none came; scores are finite."""
+    """The same n rows by two versions. `labels` are NaN where none came; scores are finite, [n, k] of k classes."""
 
     task: Task
     first: NDArray[np.float64]
@@ -102,16 +103,17 @@ def difference(
 ) -> Difference:
     """`metric` is shown per segment; `decide_at` is where a binary task's score becomes a decision."""
     labelled = np.isfinite(scored.labels)
-    known, change = scored.take(labelled), scored.second - scored.first
+    first, second = _sides(scored)
+    known, change = scored.take(labelled), second - first
     by_size = np.argsort(-np.abs(change), kind="stable")[:_MOVED]
     return Difference(
         rows=len(change),
         labelled=len(known.labels),
         metrics=measured(scored.task, known.labels, known.first, known.second, rounds=rounds, seed=seed),
-        tau=_said(kendall_tau(scored.first, scored.second)),
-        changed_decisions=_changed(scored, decide_at),
+        tau=_tau(scored),
+        changed_decisions=changed(scored.first, scored.second, decide_at),
         calibration=(_calibration(known, known.first), _calibration(known, known.second)),
-        scores=_histogram(scored.first, scored.second),
+        scores=_histogram(first, second),
         shift=_shift(change),
         segments=tuple(_segments(scored, metric, decide_at, segment_rows)),
         moved=tuple(by_size[change[by_size] != 0].tolist()),
@@ -135,9 +137,9 @@ def _segments(scored: Scored, metric: str, decide_at: float | None, least: int) 
                     value=names[code],
                     rows=int(sizes[code]),
                     labelled=len(known.labels),
-                    mean_difference=float(np.mean(part.second - part.first)),
-                    changed_decisions=_changed(part, decide_at),
-                    tau=_said(kendall_tau(part.first, part.second)),
+                    mean_difference=float(np.mean(np.subtract(*reversed(_sides(part))))),
+                    changed_decisions=changed(part.first, part.second, decide_at),
+                    tau=_tau(part),
                     first=_said(METRICS[metric](known.labels, known.first)),
                     second=_said(METRICS[metric](known.labels, known.second)),
                 )
@@ -145,15 +147,21 @@ def _segments(scored: Scored, metric: str, decide_at: float | None, least: int) 
     return found
 
 
-def _changed(scored: Scored, decide_at: float | None) -> float | None:
-    """Hamming: the share of rows on which the two decide differently."""
-    if decide_at is None or not len(scored.first):
-        return None
-    return float(np.mean((scored.first >= decide_at) != (scored.second >= decide_at)))
+def _sides(scored: Scored) -> tuple[Array, Array]:
+    """[n] of both: of several classes, what each gives to the class that the first one holds likeliest."""
+    if scored.first.ndim == 1:
+        return scored.first, scored.second
+    rows, likeliest = np.arange(len(scored.first)), decided(scored.first)
+    return scored.first[rows, likeliest], scored.second[rows, likeliest]
+
+
+def _tau(scored: Scored) -> float | None:
+    """None for several classes: they put no order on rows."""
+    return _said(kendall_tau(scored.first, scored.second)) if scored.first.ndim == 1 else None
 
 
 def _calibration(known: Scored, scores: NDArray[np.float64]) -> float | None:
-    return None if known.task == "regression" else _said(calibration_error(known.labels, scores))
+    return None if known.task != "binary" else _said(calibration_error(known.labels, scores))
 
 
 def _histogram(first: Array, second: Array) -> Histogram:

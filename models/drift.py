@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from headrace.models.manifest import ColumnReference, Reference
 from headrace.models.protocols import Columns
 from headrace.models.schema import Schema
+from headrace.models.scores import top
 
 SCORE = "score"
 _BINS = 10
@@ -43,7 +44,7 @@ def reference_of(schema: Schema, columns: Columns, scores: NDArray[np.float64]) 
     found = {
         column.name: _of(column.kind, columns[column.name]) for column in schema.columns if column.kind != "tensor"
     }
-    return Reference(columns=found | {SCORE: _of("number", scores)})
+    return Reference(columns=found | {SCORE: _of("number", top(scores))})
 
 
 def counts_of(reference: ColumnReference, values: NDArray[Any]) -> NDArray[np.int64]:

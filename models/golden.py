@@ -18,13 +18,13 @@ _TOLERANCE = 1e-3  # of a probability; of a larger score, relative: other machin
 
 def golden(columns: Columns, scores: NDArray[np.float64], schema: Schema) -> Golden | None:
     """Of the rows as many as fit; None where not one does. Those with an infinity are passed over: JSON has none."""
-    usable = np.ones(len(scores), bool)
+    usable, classes = np.ones(len(scores), bool), scores.shape[1] if scores.ndim == 2 else 0
     for column in schema.numbers:
         usable &= ~np.isinf(columns[column.name])
     for count in (ROWS, 4, 1):
         rows = np.flatnonzero(usable)[:count]
         values = {column.name: _listed(columns[column.name][rows]) for column in schema.columns}
-        found = Golden(columns=values, scores=tuple(scores[rows].tolist()))
+        found = Golden(columns=values, scores=tuple(scores[rows].ravel().tolist()), classes=classes)
         if found.scores and len(msgspec.json.encode(found)) <= _BYTES:
             return found
     return None
@@ -32,8 +32,8 @@ def golden(columns: Columns, scores: NDArray[np.float64], schema: Schema) -> Gol
 
 def golden_columns(found: Golden, schema: Schema) -> tuple[dict[str, NDArray[Any]], int]:
     """The rows as a batch. Raises RegistryRefused where they are not rows of the schema."""
-    rows, columns = len(found.scores), dict[str, NDArray[Any]]()
-    if not 1 <= rows <= ROWS:
+    rows, columns = found.rows, dict[str, NDArray[Any]]()
+    if not 1 <= rows <= ROWS or len(found.scores) % max(1, found.classes):
         raise RegistryRefused("bad_manifest", f"expected 1 to {ROWS} golden rows, got {rows}")
     try:
         for column in schema.columns:
@@ -53,11 +53,14 @@ def golden_columns(found: Golden, schema: Schema) -> tuple[dict[str, NDArray[Any
 
 def check_golden(found: Golden, scores: NDArray[np.float64]) -> None:
     """`scores` begin with those of the golden rows, as given here. Raises RegistryRefused."""
-    expected = np.array(found.scores, np.float64)
+    if (scores.shape[1] if scores.ndim == 2 else 0) != found.classes:
+        raise RegistryRefused("golden", f"expected scores for {found.classes} classes, the graph gives {scores.shape}")
+    expected = np.array(found.scores, np.float64).reshape(found.rows, *scores.shape[1:])
     difference = np.abs(scores[: len(expected)] - expected) / np.maximum(1.0, np.abs(expected))
     if not (difference <= _TOLERANCE).all():  # written so that NaN fails
-        row = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
-        said = f"row {row}: {scores[row]:.6g} here, {expected[row]:.6g} where it was trained"
+        row, *place = np.unravel_index(np.argmax(np.nan_to_num(difference, nan=np.inf)), difference.shape)
+        here, there = scores[(row, *place)], expected[(row, *place)]
+        said = f"row {row}: {here:.6g} here, {there:.6g} where it was trained"
         raise RegistryRefused("golden", f"the graph gives other scores here than where it was made: {said}")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.models.metrics import squared_errors
 from headrace.models.protocols import Task
 
 _MANY = 10  # times the held-out rows' mean absolute error: a larger one counts as so much
@@ -16,14 +17,14 @@ _MANY = 10  # times the held-out rows' mean absolute error: a larger one counts 
 
 def loss_name(task: Task) -> str:
     """A metric of `models.metrics`: its mean."""
-    return "brier" if task == "binary" else "mae"
+    return "mae" if task == "regression" else "brier"
 
 
 def losses(task: Task, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[n]: squared error of a probability (Brier 1950), absolute error of a regression."""
-    return np.asarray((labels - scores) ** 2 if task == "binary" else np.abs(labels - scores))
+    """[n]: squared error of probabilities (Brier 1950), absolute error of a regression."""
+    return np.asarray(np.abs(labels - scores) if task == "regression" else squared_errors(labels, scores))
 
 
 def largest_loss(task: Task, metrics: Mapping[str, float]) -> float:
     """The bound, by a version's metrics on its holdout. NaN for a regression without any."""
-    return 1.0 if task == "binary" else _MANY * metrics.get("mae", float("nan"))
+    return 1.0 if task != "regression" else _MANY * metrics.get("mae", float("nan"))

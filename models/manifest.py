@@ -40,7 +40,12 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     """A few held-out rows and what the graph answered to them where it was made: so it has to answer everywhere."""
 
     columns: dict[str, list[float | str | None]]  # of the schema, one value per row; tensors flat, one after the other
-    scores: tuple[float, ...]
+    scores: tuple[float, ...]  # one per row; `classes` of them one after the other, where there are several
+    classes: int = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.scores) // max(1, self.classes)
 
 
 class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +104,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     pipeline_file: str = ""  # where the pipeline is in it, as "flights.py:flight_delay"
     as_of: str = ""  # what was known when it was trained, RFC 3339 UTC: no newer row or label was seen
     platform: str = ""  # where it was trained
+    classes: tuple[str, ...] = ()  # of a multiclass task, in the order of its probabilities
 
 
 def encode(manifest: Manifest) -> bytes:

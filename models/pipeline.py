@@ -18,7 +18,10 @@ from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
 from headrace.models.scoring import Score, expect_scores
 from headrace.models.windows import Anchor, Last, Window
 
-SERVED_FIELDS = frozenset({"id", "event_time", "partition", "offset", "version", "score"})  # beside the features
+PROBABILITIES = "probabilities"  # of each class, beside the score, where there are several
+SERVED_FIELDS = frozenset(
+    {"id", "event_time", "partition", "offset", "version", "score", PROBABILITIES}
+)  # beside the features
 JOINED_FIELDS = frozenset({"label", "label_delay_ms"})  # of a dataset, beside these
 Delivery = Literal["at_least_once", "exactly_once"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")  # topic names are made of it: 249 characters at most, dots are ours
@@ -122,7 +125,9 @@ class Pipeline:
         if not self.features or not all(isinstance(feature, AnyFeature) for feature in self.features):
             raise DeclarationError("Pipeline.features", "features", self.features, "A list of Number(…), Lookup(…), …")
         if not isinstance(self.label, Label):
-            raise DeclarationError("Pipeline.label", "Binary or Regression", self.label, "Binary(topic, field, …).")
+            raise DeclarationError(
+                "Pipeline.label", "Binary, Multiclass or Regression", self.label, "Binary(topic, field, …)."
+            )
         milliseconds("Pipeline.max_future", self.max_future)
         if self.delivery not in get_args(Delivery):
             expected = " or ".join(get_args(Delivery))
@@ -130,6 +135,8 @@ class Pipeline:
         baseline = self.baseline
         if isinstance(baseline, bool) or not isinstance(baseline, int | float | Function | None):
             raise DeclarationError("Pipeline.baseline", "a number or a Function", baseline, "What version 0 answers.")
+        if isinstance(baseline, int | float) and self.label.classes:
+            raise DeclarationError("Pipeline.baseline", "a Function", baseline, "Or the label's prior, per class.")
         if isinstance(baseline, Function) and baseline.kind != "number":
             raise DeclarationError("Pipeline.baseline", 'a Function of kind "number"', baseline.kind, "Scores are.")
         if self.initial is not None and not isinstance(self.initial, str):

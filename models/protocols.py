@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace.models.schema import Schema
 
-Task = Literal["binary", "regression"]
+Task = Literal["binary", "regression", "multiclass"]
 Columns = Mapping[str, NDArray[Any]]
 """A batch by column name: see `features.Column` for the dtypes."""
 
@@ -101,11 +101,12 @@ class Dataset:
     """
 
     columns: Columns
-    labels: NDArray[np.float64]  # [n]; 0 or 1 for a binary task
+    labels: NDArray[np.float64]  # [n]; 0 or 1 for a binary task, the class's place among several
     times: NDArray[np.int64]  # [n] event time, Unix ms
     task: Task
     scratch: Path | None = None  # gone after the training
     weights: NDArray[np.float64] | None = None  # [n], mean 1: how much each row counts in the loss; None: alike
+    label_times: NDArray[np.int64] | None = None  # [n] when each label was known, Unix ms, where that was asked for
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -119,7 +120,17 @@ class Dataset:
             task=self.task,
             scratch=self.scratch,
             weights=None if self.weights is None else self.weights[rows],
+            label_times=None if self.label_times is None else self.label_times[rows],
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChampionGraph:
+    """The version that serves now, for a learner that goes on from it. Bytes that came over the wire: data, no code."""
+
+    version: int
+    onnx: bytes
+    schema: Schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +139,8 @@ class TrainContext:
 
     schema: Schema
     cache: Path  # a directory that survives runs: exported graphs
+    classes: tuple[str, ...] = ()  # of a multiclass task, in the order of the labels
+    champion: ChampionGraph | None = None  # None: the baseline serves
     progress: Callable[[Mapping[str, float]], None] = field(default=lambda _facts: None)
 
 

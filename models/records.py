@@ -41,6 +41,20 @@ class TickPrediction(Prediction, frozen=True, gc=False, kw_only=True):
     tick: str  # scheduled time, RFC 3339 UTC: features are as of it, `event_time` is the row's own
 
 
+class ClassTickPrediction(TickPrediction, frozen=True, gc=False, kw_only=True):
+    """The same of a label of several classes, as in `ClassPrediction`."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class ClassPrediction(Prediction, frozen=True, gc=False):
+    """The same of a label of several classes: `prediction` is the probability of the likeliest."""
+
+    label: str  # the likeliest class
+    probabilities: dict[str, float]
+
+
 # ── headrace.registry: what every replica follows from beginning to end ───────────────────────────────────────────────
 
 Move = Literal["promote", "rollback", "pin"]

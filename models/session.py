@@ -5,11 +5,13 @@ The contract of a version's graph, n rows at a time (the first dimension is dyna
     numbers      float32[n, p]   the schema's number columns in order, NaN where missing    (absent if p is 0)
     categories   string[n, q]    the schema's category columns in order, "" where missing   (absent if q is 0)
     <tensor>     float32[n, …]   one input per tensor column, by its name
-    → prediction float32[n]      a probability, or the value of a regression
+    → prediction float32[n]      a probability, or the value of a regression;
+                 float32[n, k]   a probability per class, where there are several
 
 Normalisation, missing flags and vocabularies are inside the graph, so that any ONNX runtime can serve it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +23,7 @@ from headrace.models.deadline import within
 from headrace.models.errors import RegistryRefused
 from headrace.models.protocols import Columns
 from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION, Schema
+from headrace.models.scores import finite
 
 CPU = "CPUExecutionProvider"
 
@@ -28,7 +31,8 @@ CPU = "CPUExecutionProvider"
 class Predictor(Protocol):
     """What serves: a baseline or a session."""
 
-    def predict(self, columns: Columns, rows: int) -> NDArray[np.float64]: ...
+    def predict(self, columns: Columns, rows: int) -> NDArray[np.float64]:
+        """[rows], or [rows, k] where there are k classes."""
 
 
 def graph_inputs(schema: Schema, columns: Columns, rows: int) -> dict[str, NDArray[Any]]:
@@ -60,6 +64,14 @@ class Runtime:
     seconds: float = 20.0  # for one batch; then the run is ended
 
 
+def expect_classes(session: "Session", classes: Sequence[str], made_for: Sequence[str] | None = None) -> None:
+    """`classes` are the pipeline's, `made_for` the version's own, where it says them. Raises RegistryRefused."""
+    if session.classes != len(classes) or (made_for is not None and tuple(made_for) != tuple(classes)):
+        wanted = f"a probability for each of {', '.join(classes)}" if classes else "one score per row"
+        found = f"for {', '.join(made_for)}" if made_for else f"{session.classes} per row" if session.classes else "one"
+        raise RegistryRefused("wrong_classes", f"expected {wanted}, the graph gives {found}")
+
+
 class Session:
     """A version's graph, loaded and checked against its schema."""
 
@@ -75,10 +87,17 @@ class Session:
         except Exception as error:
             raise RegistryRefused("not_onnx", f"onnxruntime cannot load the graph: {error}") from error
         self._schema, self._seconds = schema, runtime.seconds
+        self._per_row: tuple[int, ...] = ()
         self._check_contract()
 
+    @property
+    def classes(self) -> int:
+        """How many it answers for; 0 where it gives one score."""
+        return self._per_row[0] if self._per_row else 0
+
     def predict(self, columns: Columns, rows: int) -> NDArray[np.float64]:
-        """Scores [rows]. Raises RegistryRefused: `raised`, `timeout`, or `wrong_shape` for another number of rows."""
+        """Scores [rows], or [rows, classes]. Raises RegistryRefused: `raised`, `timeout`, or `wrong_shape` for another
+        number of rows."""
         inputs, options = graph_inputs(self._schema, columns, rows), ort.RunOptions()
         with within(self._seconds, options) as deadline:
             try:
@@ -87,8 +106,9 @@ class Session:
                 if deadline.expired:
                     raise RegistryRefused("timeout", f"no answer for {rows} rows within {self._seconds:g} s") from error
                 raise RegistryRefused("raised", f"the graph raised on {rows} rows: {error}") from error
-        if scores.shape != (rows,):
-            raise RegistryRefused("wrong_shape", f"expected scores of shape ({rows},), the graph gave {scores.shape}")
+        if scores.shape != (rows, *self._per_row):
+            expected = (rows, *self._per_row)
+            raise RegistryRefused("wrong_shape", f"expected scores of shape {expected}, the graph gave {scores.shape}")
         return np.asarray(scores, np.float64)
 
     def warm(self, columns: Columns, rows: int) -> NDArray[np.float64]:
@@ -97,7 +117,7 @@ class Session:
         scores = self.predict(columns, rows)
         another = [0] if rows > 1 else [0, 0]
         self.predict({name: values[another] for name, values in columns.items()}, len(another))
-        if not np.isfinite(scores).all():
+        if not finite(scores).all():
             raise RegistryRefused("not_finite", "the graph answers NaN or infinity to rows that are being served")
         return scores
 
@@ -112,6 +132,12 @@ class Session:
         found = {node.name: (node.type, list(node.shape)[1:]) for node in self._session.get_inputs()}
         if found != expected:
             raise RegistryRefused("wrong_inputs", f"the graph takes {found}, its schema says {expected}")
-        outputs = {node.name: node.type for node in self._session.get_outputs()}
-        if outputs.get(PREDICTION) != "tensor(float)":
+        outputs = {node.name: (node.type, tuple(node.shape)[1:]) for node in self._session.get_outputs()}
+        kind, per_row = outputs.get(PREDICTION, ("nothing", ()))
+        if kind != "tensor(float)":
             raise RegistryRefused("wrong_outputs", f"expected {PREDICTION!r} as tensor(float), the graph has {outputs}")
+        if len(per_row) > 1 or not all(isinstance(size, int) and size > 1 for size in per_row):
+            raise RegistryRefused(
+                "wrong_outputs", f"expected one score per row, or one per class, the graph has {outputs}"
+            )
+        self._per_row = per_row

@@ -129,7 +129,8 @@ class LabelDecoder:
 
     def __init__(self, label: Label, max_future_ms: int) -> None:
         topic = label.topic
-        types: dict[str, tuple[Any, bool]] = {label.field: (Finite | bool, True)}
+        kind = Finite | bool | str if label.classes else Finite | bool
+        types: dict[str, tuple[Any, bool]] = {label.field: (kind, True)}
         types[topic.id or ""] = (_Text | int, True)
         types[topic.time] = (Moment, True)
         self._decode, held = record_decoder("Label", types, topic.format)
@@ -177,9 +178,12 @@ class LabelDecoder:
         times = _usual_times(moments)
         if len(times) and not 0 <= times.min() <= times.max() <= min(latest_ms, _END_OF_TIME):
             raise ValueError(times)
-        # by bits, or -0.0 would be merged with 0.0
-        encoded = pa.array(np.array(given, np.float64).view(np.int64)).dictionary_encode()
-        distinct = encoded.dictionary.to_numpy().view(np.float64).tolist()
+        if self._label.classes:
+            encoded = pa.array(given).dictionary_encode()  # names, or numbers: of both kinds is not usual
+            distinct = encoded.dictionary.to_pylist()
+        else:  # by bits, or -0.0 would be merged with 0.0
+            encoded = pa.array(np.array(given, np.float64).view(np.int64)).dictionary_encode()
+            distinct = encoded.dictionary.to_numpy().view(np.float64).tolist()
         learnt = np.array([self._label.value({self._label.field: value}) for value in distinct], np.float64)
         if set(map(type, ids)) - {str}:
             ids = [str(value) for value in ids]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from headrace.models.drift import SCORE, Distance, counts_of, distances
 from headrace.models.manifest import Reference
+from headrace.models.scores import top
 
 
 class DriftWatch:
@@ -38,7 +39,7 @@ class DriftWatch:
         for name, column in self._reference.columns.items():
             if name not in there:
                 continue
-            values = batch.column(name) if scores is None or name != SCORE else pa.array(scores)
+            values = batch.column(name) if scores is None or name != SCORE else pa.array(top(scores))
             array = (
                 np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
                 if column.kind == "number"

@@ -14,6 +14,7 @@ from headrace.models.facts import DeadLettered, Predicted
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
 from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER
+from headrace.models.scores import finite
 from headrace.streams.canary import Serving
 from headrace.streams.chunk import Chunk, Outcome, TopicPartition
 from headrace.streams.codec import Decoded, clock_ms
@@ -84,11 +85,10 @@ def score(
     parts: dict[str, float] = {}
     decoded, columns = model.plan.compute(decoded, store, parts, as_of)
     computed_at = monotonic()
-    scores = np.empty(0)
     if decoded.kept:
         scores, bad = _predict(model, columns, len(decoded.kept))
     else:
-        bad = []
+        scores, bad = model.no_answers(0), []
     seconds = {"decode": decoded_at - begun, "features": computed_at - decoded_at, "infer": monotonic() - computed_at}
     scored = Scored(decoded=decoded, columns=columns, scores=scores, model=model, seconds=seconds | parts)
     return scored.without(bad) if bad else scored
@@ -101,7 +101,7 @@ def _predict(model: LiveModel, columns: Columns, rows: int) -> tuple[NDArray[np.
         scores = model.predictor.predict(columns, rows)
         failed: dict[int, EventRejected] = {}
     except Exception as whole:  # noqa: BLE001  a user's rule may raise anything
-        scores, failed = np.full(rows, np.nan), dict.fromkeys(range(rows), _failed(model, whole))
+        scores, failed = model.no_answers(rows), dict.fromkeys(range(rows), _failed(model, whole))
         late = 0
         for row in range(rows) if rows > 1 else ():
             one = {name: array[row : row + 1] for name, array in columns.items()}
@@ -113,7 +113,7 @@ def _predict(model: LiveModel, columns: Columns, rows: int) -> tuple[NDArray[np.
                 late += failed[row].reason == "model_timeout"
             if late == _MOST_LATE:
                 break
-    bad = np.flatnonzero(~np.isfinite(scores)).tolist()
+    bad = np.flatnonzero(~finite(scores)).tolist()
     return scores, [(row, failed.get(row) or _not_finite(scores[row], model)) for row in bad]
 
 

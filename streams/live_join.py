@@ -8,14 +8,15 @@ import heapq
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.models.labels import Label
+from headrace.models.scores import finite
 from headrace.streams.codec import LabelRow
+from headrace.streams.served import scores_of
 
 _OPEN_LIMIT = 5_000_000  # rows that wait for a label: beyond it, lower `sample`
 _WHOLE = 1 << 32  # the range of crc32
@@ -26,15 +27,17 @@ class Joined:
     id: str
     time: int  # of the event, Unix ms
     label_time: int
-    score: float
+    score: float | list[float]  # a list of several classes' probabilities
     label: float
     version: int
     source: tuple[int, int]  # partition, offset
     appended: int = 0  # when the row was served, by its record's timestamp, Unix ms
-    others: tuple[tuple[int, float], ...] = ()  # version, score: of those that scored it beside who served it
+    others: tuple[
+        tuple[int, float | list[float]], ...
+    ] = ()  # version, score: of those that scored it beside who served it
     segments: tuple[str | None, ...] = ()  # the row's values of `Pipeline.segments`
 
-    def score_of(self, version: int) -> float | None:
+    def score_of(self, version: int) -> float | list[float] | None:
         """None where that version has not scored it."""
         return self.score if version == self.version else dict(self.others).get(version)
 
@@ -42,11 +45,11 @@ class Joined:
 @dataclass(slots=True)
 class _Served:
     time: int
-    score: float
+    score: float | list[float]
     version: int
     source: tuple[int, int]
     appended: int
-    others: tuple[tuple[int, float], ...]
+    others: tuple[tuple[int, float | list[float]], ...]
     segments: tuple[str | None, ...]
     joined: bool = False
 
@@ -61,7 +64,7 @@ class LiveJoin:
     def __init__(self, label: Label, sample: float = 1.0, segments: Sequence[str] = ()) -> None:
         self._segments = segments
         self._within = label.within_ms
-        self._absent = None if label.if_absent == "drop" or label.if_absent is None else float(label.if_absent)
+        self._absent = label.absent
         self._sample = sample
         self._rows: dict[str, list[_Served]] = {}
         self._labels: dict[str, list[LabelRow]] = {}
@@ -90,11 +93,11 @@ class LiveJoin:
         `others` are scores [n] of the same rows by other versions, NaN where one has no answer.
         """
         found: list[Joined] = []
-        beside = [(version, scores.tolist()) for version, scores in (others or {}).items()]
+        beside = [(version, theirs.tolist(), finite(theirs).tolist()) for version, theirs in (others or {}).items()]
         segments = [_texts(batch, name) for name in self._segments]
         times = batch.column("event_time").cast(pa.int64()).to_pylist()
         partitions, offsets = batch.column("partition").to_pylist(), batch.column("offset").to_pylist()
-        scores, versions = batch.column("score").to_pylist(), batch.column("version").to_pylist()
+        scores, versions = scores_of(batch).tolist(), batch.column("version").to_pylist()
         for at, row_id in enumerate(batch.column("id").to_pylist()):
             if not self._sampled(row_id):
                 continue
@@ -104,7 +107,7 @@ class LiveJoin:
                 versions[at],
                 (partitions[at], offsets[at]),
                 appended,
-                tuple((version, theirs[at]) for version, theirs in beside if isfinite(theirs[at])),
+                tuple((version, theirs[at]) for version, theirs, known in beside if known[at]),
                 tuple(values[at] for values in segments),
             )
             rows = self._rows.setdefault(row_id, [])

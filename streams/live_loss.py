@@ -21,9 +21,10 @@ class ServedLoss:
         self._lost = ConfidenceSequence(0.0, self._largest)
 
     def add(self, rows: Sequence[Joined]) -> None:
-        known = np.array([(row.label, row.score) for row in rows if row.version == self._version], np.float64)
-        known = known.reshape(-1, 2)
-        self._lost.add(losses(self._task, known[:, 0], known[:, 1]))
+        known = [row for row in rows if row.version == self._version]
+        if known:
+            labels, scores = np.array([row.label for row in known]), np.array([row.score for row in known])
+            self._lost.add(losses(self._task, labels, scores))
 
     @property
     def numbers(self) -> LiveLoss | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headrace.models.errors import DeclarationError, RegistryRefused
 from headrace.models.features import Aggregate, AnyFeature, Function, Lookup, fields_of
 from headrace.models.imports import load
+from headrace.models.labels import answer_of
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
 from headrace.models.records import Activation
@@ -28,16 +29,19 @@ class Baseline:
         rule = pipeline.baseline
         self._function = rule if isinstance(rule, Function) else None
         self._call: Any = load(rule.fn) if isinstance(rule, Function) else None
-        self._constant = float(rule) if isinstance(rule, int | float) else pipeline.label.prior
+        answer = float(rule) if isinstance(rule, int | float) else answer_of(pipeline.label)
+        self._constant = np.array(answer, np.float64)  # or one per class
 
     def predict(self, columns: Columns, rows: int) -> NDArray[np.float64]:
         if self._function is None:
-            return np.full(rows, self._constant)
+            return np.full((rows, *self._constant.shape), self._constant)
         inputs = [columns[name] for name in self._function.input_columns]
         try:
             return self._answers(inputs, rows)
         except Exception:  # noqa: BLE001  a user's rule may raise anything
-            answers = np.full(rows, np.nan)  # NaN ends as a dead letter: only the culprits are parked
+            answers = np.full(
+                (rows, *self._constant.shape), np.nan
+            )  # NaN ends as a dead letter: only the culprits are parked
             for row in range(rows):
                 with suppress(Exception):
                     answers[row] = self._answers([given[row : row + 1] for given in inputs], 1)[0]
@@ -45,8 +49,9 @@ class Baseline:
 
     def _answers(self, inputs: Sequence[NDArray[Any]], rows: int) -> NDArray[np.float64]:
         answers = np.asarray(self._call(*inputs), np.float64)
-        if answers.shape != (rows,):
-            raise ValueError(f"expected an array of shape ({rows},), got {answers.shape}")
+        if answers.shape != (rows, *self._constant.shape):
+            expected = (rows, *self._constant.shape)
+            raise ValueError(f"expected an array of shape {expected}, got {answers.shape}")
         return answers
 
 
@@ -61,7 +66,11 @@ class LiveModel:
     decoder: EventDecoder
     schema: Any  # pyarrow.Schema of served batches
     arrived_at: float  # when its promotion was read, monotonic seconds
+    classes: int = 0  # that it answers for; 0 where it gives one score
     activation: Activation | None = None  # not before these offsets; None: from the next chunk on
+
+    def no_answers(self, rows: int) -> NDArray[np.float64]:
+        return np.full((rows, self.classes) if self.classes else rows, np.nan)
 
     def begins_at(self, partition: tuple[str, int]) -> int:
         """The offset from which on it may serve this events partition."""
@@ -94,8 +103,9 @@ def live_model(
         predictor=predictor,
         plan=plan,
         decoder=decoder,
-        schema=served_schema(plan.columns),
+        schema=served_schema(plan.columns, len(pipeline.label.classes)),
         arrived_at=monotonic() if arrived_at is None else arrived_at,
+        classes=len(pipeline.label.classes),
         activation=activation,
     )
 

@@ -9,6 +9,8 @@ from headrace.models.drift import SCORE, counts_of, distances
 from headrace.models.losses import loss_name, losses
 from headrace.models.manifest import Reference
 from headrace.models.protocols import Paired, Task
+from headrace.models.scores import distances as distances_of
+from headrace.models.scores import finite, top
 from headrace.models.sequential import ConfidenceSequence
 from headrace.streams.live_join import Joined
 
@@ -23,7 +25,7 @@ class ScoreDrift:
 
     def add(self, scores: NDArray[np.float64]) -> None:
         if self._reference is not None:
-            self._counts += counts_of(self._reference.columns[SCORE], scores)
+            self._counts += counts_of(self._reference.columns[SCORE], top(scores))
 
     @property
     def psi(self) -> float | None:
@@ -55,14 +57,15 @@ class Pair:
         self._first_event = self._newest_event = 0
 
     def scored(self, scores: NDArray[np.float64], others: NDArray[np.float64], times: NDArray[np.int64]) -> None:
-        """[n] of both, and the rows' event times, Unix ms. Rows that one of them cannot answer (NaN) are left out."""
-        both = np.isfinite(scores) & np.isfinite(others)
+        """[n] of both, or [n, classes], and the rows' event times, Unix ms. Rows that one of them cannot answer (NaN)
+        are left out."""
+        both = finite(scores) & finite(others)
         scores, others, times = scores[both], others[both], times[both]
         if not len(times):
             return
         self._drift.add(scores)
         self._other_drift.add(others)
-        self._apart += float(np.abs(scores - others).sum())
+        self._apart += float(distances_of(scores, others).sum())
         self._first_event = int(times.min()) if not self._scored else min(self._first_event, int(times.min()))
         self._newest_event = max(self._newest_event, int(times.max()))
         self._scored += len(times)
@@ -70,8 +73,11 @@ class Pair:
     def labelled(self, rows: Sequence[Joined]) -> None:
         """In the order in which their labels came; those that one of the two did not score say nothing."""
         found = [(row.label, row.score_of(self.version), row.score_of(self.other)) for row in rows]
-        known = np.array([one for one in found if None not in one], np.float64).reshape(-1, 3)
-        lost, others_lost = (np.minimum(losses(self._task, known[:, 0], known[:, at]), self._largest) for at in (1, 2))
+        found = [one for one in found if None not in one]
+        if not found:
+            return
+        labels, ours, others = (np.array(part, np.float64) for part in zip(*found, strict=True))
+        lost, others_lost = (np.minimum(losses(self._task, labels, scores), self._largest) for scores in (ours, others))
         self._difference.add(lost - others_lost)
         self._lost += lost.sum(), others_lost.sum()
 

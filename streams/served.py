@@ -8,14 +8,16 @@ from numpy.typing import NDArray
 
 from headrace.models.errors import EventRejected
 from headrace.models.features import Column
+from headrace.models.pipeline import PROBABILITIES
 from headrace.models.protocols import Columns
+from headrace.models.scores import top
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # as Arrow's format says: a continuation, and no message
 _SERVED_LIMIT = 512 * 1024  # bytes of one batch: well under the broker's default of 1 MB a record
 
 
-def served_schema(columns: Sequence[Column]) -> pa.Schema:
-    """What `<pipeline>.served` carries: identity, answer, raw features."""
+def served_schema(columns: Sequence[Column], classes: int = 0) -> pa.Schema:
+    """What `<pipeline>.served` carries: identity, answer, raw features; of several classes each one's probability."""
     fields = [
         pa.field("id", pa.string()),
         pa.field("event_time", pa.timestamp("ms", tz="UTC")),
@@ -24,6 +26,8 @@ def served_schema(columns: Sequence[Column]) -> pa.Schema:
         pa.field("version", pa.int32()),
         pa.field("score", pa.float64()),
     ]
+    if classes:
+        fields.append(pa.field(PROBABILITIES, pa.list_(pa.float64(), classes)))
     for column in columns:
         size = int(np.prod(column.shape))
         kind = {"number": pa.float64(), "category": pa.string(), "tensor": pa.list_(pa.float32(), size)}[column.kind]
@@ -50,9 +54,11 @@ def served_batch(
         pa.array(np.full(rows, partition, np.int32)),
         pa.array(offsets, pa.int64()),
         pa.array(np.full(rows, version, np.int32)),
-        pa.array(scores, pa.float64()),
+        pa.array(top(scores), pa.float64()),
     ]
-    for field in list(schema)[6:]:
+    if scores.ndim == 2:
+        arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(scores.reshape(-1)), scores.shape[1]))
+    for field in list(schema)[len(arrays) :]:
         values = columns[field.name]
         if pa.types.is_fixed_size_list(field.type):
             arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), field.type.list_size))
@@ -71,6 +77,15 @@ def encode_served(batch: pa.RecordBatch) -> list[tuple[bytes, int, int]]:
     value = b"".join([batch.schema.serialize(), batch.serialize(), _END_OF_STREAM])
     offsets = batch.column("offset")
     return [(value, offsets[0].as_py(), offsets[-1].as_py())]
+
+
+def scores_of(rows: pa.RecordBatch | pa.Table, score: str = "score") -> NDArray[np.float64]:
+    """As they were served: [n], or [n, k] of k classes. `score` is the column of the former."""
+    if PROBABILITIES not in rows.schema.names or not pa.types.is_fixed_size_list(rows.schema.field(PROBABILITIES).type):
+        return np.asarray(rows.column(score), np.float64)
+    column = rows.column(PROBABILITIES)
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.asarray(whole.flatten(), np.float64).reshape(rows.num_rows, -1)
 
 
 def decode_served(value: bytes) -> pa.RecordBatch:

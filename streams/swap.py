@@ -25,7 +25,7 @@ from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
 from headrace.models.records import Activation, Aliased, Promoted, Switched
 from headrace.models.schema import Schema
-from headrace.models.session import Runtime, Session
+from headrace.models.session import Runtime, Session, expect_classes
 from headrace.models.signing import Verify, accepted
 from headrace.streams.canary import Canary, Serving
 from headrace.streams.chunk import Part, TopicPartition
@@ -347,6 +347,7 @@ class Follower:
         if manifest.golden is not None:
             check_golden(manifest.golden, scores)
         session = Session(graph, manifest.schema, self._runtime)
+        expect_classes(session, self._pipeline.label.classes, manifest.classes)
         model = live_model(
             self._pipeline,
             session,

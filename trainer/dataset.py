@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.models.errors import RunFailed
-from headrace.models.pipeline import Pipeline
+from headrace.models.pipeline import SERVED_FIELDS, Pipeline
 from headrace.models.protocols import Columns, Dataset, Task
 from headrace.models.schema import Schema
 from headrace.models.windows import Anchor, Window
@@ -26,7 +26,7 @@ from headrace.trainer.order import places_of
 from headrace.trainer.union import Union
 
 LABEL = "label"
-ARRIVAL = frozenset({"id", "event_time", "partition", "offset", "version", "score"})  # the rest are features
+ARRIVAL = SERVED_FIELDS  # the rest are features
 LABELS = pa.schema([("id", pa.string()), ("time", pa.int64()), ("value", pa.float64())])
 DELAY = "label_delay_ms"  # from a row to its label
 _BLOCK_ROWS = 65_536
@@ -50,15 +50,15 @@ class Rules(TypedDict):
 
 def rules_of(pipeline: Pipeline, as_of_ms: int) -> Rules:
     """A training's, as of then."""
-    absent = pipeline.label.if_absent
+    absent, learner = pipeline.label.absent, pipeline.learner
     return Rules(
         within_ms=pipeline.label.within_ms,
-        if_absent="drop" if absent is None or isinstance(absent, str) else float(absent),
+        if_absent="drop" if absent is None else absent,
         as_of_ms=as_of_ms,
         window_ms=_ALWAYS_MS if pipeline.reach_ms is None else pipeline.reach_ms,
         window=pipeline.train_on,
         anchor=pipeline.anchor,
-        delays=pipeline.importance is not None,
+        delays=pipeline.importance is not None or (absent is None and getattr(learner, "wants_label_times", False)),
     )
 
 
@@ -162,10 +162,12 @@ def to_dataset(joined: Joined, schema: Schema, task: Task) -> Dataset:
 
 def rows_of(table: pa.Table, schema: Schema, task: Task) -> Dataset:
     """Labelled rows that memory has room for."""
+    times = as_numpy(table["event_time"].cast(pa.int64()))
     return Dataset(
         columns=to_columns(table, schema),
         labels=as_numpy(table[LABEL]),
-        times=as_numpy(table["event_time"].cast(pa.int64())),
+        times=times,
+        label_times=times + as_numpy(table[DELAY]) if DELAY in table.column_names else None,
         task=task,
     )
 

@@ -27,6 +27,7 @@ class NetInputs:
     numbers: int  # columns of `numbers`, missing flags included
     categories: tuple[int, ...]  # cardinalities; index 0, unknown or missing, is counted
     tensors: tuple[tuple[int, ...], ...]
+    outputs: int = 1  # values per row to give: as many as there are classes, where there are several
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Encoder:
     schema: Schema
     mean: NDArray[np.float32]  # [p]
     scale: NDArray[np.float32]  # [p], never 0
-    vocabularies: tuple[tuple[str, ...], ...]  # per category, sorted; the value at i is index i + 1
+    vocabularies: tuple[tuple[str, ...], ...]  # per category; the value at i is index i + 1. As fitted, sorted
 
     @property
     def flagged(self) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from headrace.models.errors import RunFailed
 from headrace.models.metrics import measure
 from headrace.models.protocols import Columns, Dataset, Evidence
+from headrace.models.scores import distances, finite
 from headrace.models.session import Predictor
 
 
@@ -16,10 +17,10 @@ from headrace.models.session import Predictor
 class Constant:
     """The baseline: one answer to everything."""
 
-    value: float
+    value: float | tuple[float, ...]  # one per class, where there are several
 
     def predict(self, _columns: Columns, rows: int) -> NDArray[np.float64]:
-        return np.full(rows, self.value)
+        return np.repeat(np.array([self.value], np.float64), rows, axis=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,8 @@ def evaluate(
     rows, begun = len(holdout), perf_counter()
     scores = _scores("the candidate", candidate, holdout.columns, rows)
     seconds = perf_counter() - begun
-    if not np.isfinite(scores).all():
-        count = int((~np.isfinite(scores)).sum())
+    if not finite(scores).all():
+        count = int((~finite(scores)).sum())
         raise RunFailed(
             "scores_not_finite", f"the candidate answers NaN or infinity to {count} of {rows} held-out rows"
         )
@@ -68,7 +69,7 @@ def evaluate(
 
 def max_difference(scores: NDArray[np.float64], other: Predictor, columns: Columns) -> float:
     """Between two models' answers to the same rows; `columns` are those rows by the other one's schema."""
-    return float(np.abs(scores - _scores("the version to compare with", other, columns, len(scores))).max())
+    return float(distances(scores, _scores("the version to compare with", other, columns, len(scores))).max())
 
 
 def _scores(who: str, predictor: Predictor, columns: Columns, rows: int) -> NDArray[np.float64]:

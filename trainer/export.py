@@ -22,56 +22,33 @@ from onnx import numpy_helper
 from headrace.models.errors import RunFailed
 from headrace.models.protocols import Columns
 from headrace.models.schema import CATEGORIES, NUMBERS
-from headrace.models.session import Session
 from headrace.trainer.encoding import Encoded, Encoder
-from headrace.trainer.graph import CORE, OPSET, Affine, assemble
+from headrace.trainer.graph import CORE, OPSET, assemble
+from headrace.trainer.head import Head
+from headrace.trainer.parity import Network, parity
 
-TOLERANCE = 1e-4  # between torch and ONNX; of a probability, or of a regression label's standard deviation
 
-
-def export(module: torch.nn.Module, encoder: Encoder, affine: Affine | None, sample: Columns, cache: Path) -> bytes:
+def export(module: torch.nn.Module, encoder: Encoder, head: Head, sample: Columns, cache: Path) -> bytes:
     """The graph of a module in eval mode. `sample` are a few real rows. Raises RunFailed("parity")."""
     template = cache / f"{_architecture(module, encoder)}.onnx"
     core = _from_template(module, template)
     if core is not None:
-        graph = assemble(core, encoder, affine)
+        graph = assemble(core, encoder, head)
         try:
-            parity(module, encoder, graph, sample, affine)
+            parity(_forward_of(module), encoder, graph, sample, head)
         except RunFailed:  # the weights are not all of what the forward pass depends on: export afresh
             template.unlink(missing_ok=True)
         else:
             return graph
     core = _export_core(module, encoder)
-    graph = assemble(core, encoder, affine)
-    parity(module, encoder, graph, sample, affine)
+    graph = assemble(core, encoder, head)
+    parity(_forward_of(module), encoder, graph, sample, head)
     if _is_template(core, module):
         cache.mkdir(parents=True, exist_ok=True)
         draft = template.with_suffix(f".{os.getpid()}")  # two runs may write it at once: each whole, one wins
         draft.write_bytes(core.SerializeToString())
         draft.replace(template)
     return graph
-
-
-def parity(
-    module: torch.nn.Module, encoder: Encoder, graph: bytes, sample: Columns, affine: Affine | None = None
-) -> float:
-    """The largest difference between torch and ONNX, on real and on nasty rows, one by one and all at once."""
-    columns, rows = _with_nasty_rows(encoder, sample)
-    expected = _torch_scores(module, encoder.transform(columns, rows), affine)
-    try:
-        session = Session(graph, encoder.schema)
-        found = session.predict(columns, rows)
-        nasty = range(max(0, rows - 8), rows)
-        alone = [session.predict({name: column[[row]] for name, column in columns.items()}, 1)[0] for row in nasty]
-    except Exception as error:  # onnxruntime's errors share no base of their own
-        raise RunFailed("parity", f"onnxruntime does not run the exported graph: {error}") from error
-    differences = np.abs(np.concatenate([found - expected, np.asarray(alone) - expected[list(nasty)]]))
-    largest = float(differences.max(initial=0.0))
-    if not largest <= TOLERANCE * (max(1.0, affine[1]) if affine else 1.0):  # written so that NaN fails
-        raise RunFailed(
-            "parity", f"torch and the exported graph differ by {largest:.3g}; see docs on what forward may do"
-        )
-    return largest
 
 
 def _export_core(module: torch.nn.Module, encoder: Encoder) -> Any:
@@ -136,29 +113,10 @@ def _architecture(module: torch.nn.Module, encoder: Encoder) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _torch_scores(module: torch.nn.Module, encoded: Encoded, affine: Affine | None) -> NDArray[np.float64]:
-    with torch.no_grad():
-        inputs = (encoded.numbers, encoded.categories, *encoded.tensors)
-        values = module(*map(torch.from_numpy, inputs))
-    scores = torch.sigmoid(values) if affine is None else values * affine[1] + affine[0]
-    return np.asarray(scores.numpy(), np.float64)
+def _forward_of(module: torch.nn.Module) -> Network:
+    def forward(encoded: Encoded) -> NDArray[Any]:
+        with torch.no_grad():
+            values = module(*map(torch.from_numpy, (encoded.numbers, encoded.categories, *encoded.tensors)))
+        return np.asarray(values.numpy())
 
-
-def _with_nasty_rows(encoder: Encoder, sample: Columns) -> tuple[dict[str, NDArray[Any]], int]:
-    """The sample and, per column, a copy of its last row with that column missing, unknown or extreme."""
-    schema, real = encoder.schema, len(next(iter(sample.values())))
-    changes: list[tuple[str, Any]] = []
-    for column in schema.numbers:
-        changes += [(column.name, np.nan), (column.name, 3e38)]
-    for column in schema.categories:
-        changes += [(column.name, None if column.nullable else ""), (column.name, "\x00 never seen é")]
-    rows = real + len(changes) + 1
-    columns = {}
-    for column in schema.columns:
-        columns[column.name] = np.concatenate([sample[column.name], sample[column.name][[real - 1] * (rows - real)]])
-    for row, (name, value) in enumerate(changes, start=real):
-        columns[name][row] = value
-    for column in (*schema.numbers, *schema.categories):  # the last row: everything missing
-        nothing = np.nan if column.kind == "number" else None if column.nullable else ""
-        columns[column.name][rows - 1] = nothing
-    return columns, rows
+    return forward

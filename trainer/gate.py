@@ -14,6 +14,7 @@ from headrace.models.imports import load
 from headrace.models.kendall import kendall_tau
 from headrace.models.metrics import HIGHER_IS_BETTER, METRICS, OF_TASK, Scores
 from headrace.models.protocols import Evidence, Verdict
+from headrace.models.scores import changed, distances
 
 _OF_ONE = {
     "min_kendall_tau": "1 is no change at all.",
@@ -204,7 +205,7 @@ class Gate:
             if metric in METRICS and metric not in of_task:
                 choices = " or ".join(map(repr, of_task))
                 raise DeclarationError("Gate.metric", f"{choices} for {evidence.task} labels", metric, "Change it.")
-        if self.max_calibration_error is not None and evidence.task == "regression":
+        if self.max_calibration_error is not None and evidence.task != "binary":
             given = self.max_calibration_error
             raise DeclarationError(
                 "Gate.max_calibration_error", "labels that have probabilities", given, "Leave it out."
@@ -238,19 +239,20 @@ def changes(evidence: Evidence) -> dict[str, float]:
     """How different the new answers are: whoever subscribes feels it. What cannot be said is left out."""
     if not len(evidence.labels) or not np.isfinite(evidence.champion).all():
         return {}
-    found = {"mean_absolute_change": float(np.mean(np.abs(evidence.candidate - evidence.champion)))}
-    tau = kendall_tau(evidence.champion, evidence.candidate)
+    candidate, champion = evidence.candidate, evidence.champion
+    found = {"mean_absolute_change": float(np.mean(distances(candidate, champion)))}
+    tau = kendall_tau(champion, candidate) if candidate.ndim == 1 else math.nan  # several classes order no rows
     if math.isfinite(tau):
         found["kendall_tau"] = tau
-    if evidence.task == "binary":
-        decided = evidence.candidate >= evidence.decide_at, evidence.champion >= evidence.decide_at
-        found["changed_decisions"] = float(np.mean(decided[0] != decided[1]))
+    different = changed(champion, candidate, evidence.decide_at if evidence.task == "binary" else None)
+    if different is not None:
+        found["changed_decisions"] = different
     return found
 
 
 def calibration(evidence: Evidence) -> dict[str, float]:
     """Of both, where scores are probabilities."""
-    if evidence.task == "regression" or not len(evidence.labels):
+    if evidence.task != "binary" or not len(evidence.labels):
         return {}
     return {
         "calibration_error": calibration_error(evidence.labels, evidence.candidate),

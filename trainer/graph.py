@@ -1,5 +1,6 @@
 """core network → the whole graph: normalisation, missing flags and vocabularies before it, the last step after it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,28 +10,29 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headrace.models.schema import CATEGORIES, NUMBERS, PREDICTION
 from headrace.trainer.encoding import CLIP, Encoder
+from headrace.trainer.head import Head
 
 OPSET, ML_OPSET = 18, 3
 IR_VERSION = 9  # onnxruntime 1.20, our oldest, reads up to 10
 CORE = "headrace."  # prefix of our own value names, and of the core's inputs and its output
 
-Affine = tuple[float, float]  # a regression label's mean and standard deviation
 
-
-def assemble(core: Any, encoder: Encoder, affine: Affine | None) -> bytes:
-    """The core between our own nodes; `onnx.checker` has seen the whole."""
+def assemble(core: Any, encoder: Encoder, head: Head, notes: Mapping[str, str] | None = None) -> bytes:
+    """The core between our own nodes; `onnx.checker` has seen the whole. `notes` are the graph's metadata."""
     used = {name for node in core.graph.node for name in node.input}
     inputs, before, constants = _preprocessing(encoder, used)
-    after, scale = _postprocessing(affine)
+    after, scale = _postprocessing(head)
+    shape = ["n", head.classes] if head.classes else ["n"]
     graph = helper.make_graph(
         [*before, *core.graph.node, *after],
         "headrace",
         inputs,
-        [helper.make_tensor_value_info(PREDICTION, TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info(PREDICTION, TensorProto.FLOAT, shape)],
         [*constants, *core.graph.initializer, *scale],
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="headrace")
+    helper.set_model_props(model, dict(notes or {}))
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
@@ -92,14 +94,17 @@ def _preprocessing(encoder: Encoder, used: set[str]) -> tuple[list[Any], list[An
     return inputs, nodes, constants
 
 
-def _postprocessing(affine: Affine | None) -> tuple[list[Any], list[Any]]:
+def _postprocessing(head: Head) -> tuple[list[Any], list[Any]]:
+    """What `Head.scores` does, as nodes."""
     output = CORE + "output"
-    if affine is None:
+    if head.task == "multiclass":
+        return [helper.make_node("Softmax", [output], [PREDICTION], CORE + "softmax", axis=1)], []
+    if head.task == "binary":
         return [helper.make_node("Sigmoid", [output], [PREDICTION], CORE + "sigmoid")], []
     center, spread = CORE + "label_mean", CORE + "label_scale"
     nodes = [
         helper.make_node("Mul", [output, spread], [CORE + "spread"], CORE + "spread"),
         helper.make_node("Add", [CORE + "spread", center], [PREDICTION], CORE + "center"),
     ]
-    values = ((center, affine[0]), (spread, affine[1]))
+    values = ((center, head.center), (spread, head.spread))
     return nodes, [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in values]

@@ -15,7 +15,7 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
     onnx: str | None = None  # path
     schema: Schema | None = None
-    baseline: float = 0.5
+    baseline: float | tuple[float, ...] = 0.5  # one per class, where there are several
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,9 +23,9 @@ from headrace.models.findings import Finding
 from headrace.models.golden import ROWS, golden
 from headrace.models.graph_check import check
 from headrace.models.pipeline import Pipeline
-from headrace.models.protocols import Dataset, TrainContext, Trained, Verdict
+from headrace.models.protocols import ChampionGraph, Dataset, TrainContext, Trained, Verdict
 from headrace.models.schema import Schema
-from headrace.models.session import Predictor, Runtime, Session
+from headrace.models.session import Predictor, Runtime, Session, expect_classes
 from headrace.trainer.checks import after_training, before_training, failing
 from headrace.trainer.columns import as_numpy
 from headrace.trainer.dataset import DELAY, LABEL, Joined, rows_of, rules_of, to_columns, to_dataset
@@ -101,7 +101,11 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
             findings.append(sane(pipeline, train))
     with _stage("train", seconds, progress):
         context = TrainContext(
-            schema=schema, cache=Path(request.cache), progress=lambda facts: progress("train", dict(facts))
+            schema=schema,
+            cache=Path(request.cache),
+            classes=tuple(pipeline.label.classes),
+            champion=_champion_graph(request.champion, schema),
+            progress=lambda facts: progress("train", dict(facts)),
         )
         fitted, odds = _reweighted(pipeline, joined, train, request.at_ms)
         trained = _train(pipeline, fitted, context)
@@ -269,13 +273,25 @@ def predictor_of(champion: Champion, schema: Schema, threads: int) -> tuple[Pred
     return _session(Path(champion.onnx).read_bytes(), known, threads), known
 
 
+def _champion_graph(champion: Champion, schema: Schema) -> ChampionGraph | None:
+    if champion.onnx is None:
+        return None
+    onnx = Path(champion.onnx).read_bytes()
+    return ChampionGraph(version=champion.version, onnx=onnx, schema=champion.schema or schema)
+
+
 def _candidate(onnx: bytes, pipeline: Pipeline, threads: int) -> Session:
     """What every worker would refuse fails here."""
     try:
         check(onnx, pipeline.operators)
     except RegistryRefused as error:
         raise RunFailed(error.reason, error.detail) from error
-    return _session(onnx, pipeline.schema, threads)
+    session = _session(onnx, pipeline.schema, threads)
+    try:
+        expect_classes(session, pipeline.label.classes)
+    except RegistryRefused as error:
+        raise RunFailed(error.reason, error.detail) from error
+    return session
 
 
 def _session(onnx: bytes, schema: Schema, threads: int) -> Session:

@@ -15,6 +15,7 @@ from headrace.models.findings import Finding
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Dataset, TrainContext
 from headrace.trainer.learners import Torch
+from headrace.trainer.parity import TOLERANCE
 
 _BATCH_ROWS = 64  # what a network of any size can learn by heart
 _EPOCHS = 400  # steps on that batch
@@ -51,11 +52,13 @@ def overfit(pipeline: Pipeline, dataset: Dataset) -> tuple[Overfit | None, str, 
         validation=0.0,
         unknown=0.0,
         weight_decay=0.0,
+        l1=0.0,
+        warm_start=False,
     )
     try:
         with tempfile.TemporaryDirectory(prefix="headrace-") as cache:
-            trained = by_heart.train(batch, TrainContext(schema=pipeline.schema, cache=Path(cache)))
-        from headrace.trainer.export import TOLERANCE  # noqa: PLC0415  it brings torch, which is there by now
+            context = TrainContext(schema=pipeline.schema, cache=Path(cache), classes=tuple(pipeline.label.classes))
+            trained = by_heart.train(batch, context)
     except RunFailed as failed:
         if failed.reason == "no_learner":
             return None, failed.detail, []

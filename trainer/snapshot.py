@@ -9,10 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headrace.models.pipeline import PROBABILITIES
 from headrace.trainer.columns import as_numpy
 from headrace.trainer.dataset import Joined
 
-_NOT_TRAINED_ON = ("version", "score")  # a duplicate around a swap differs in them: no part of a dataset's identity
+_NOT_TRAINED_ON = (
+    "version",
+    "score",
+    PROBABILITIES,
+)  # a duplicate around a swap differs in them: no part of a dataset's identity
 
 
 def dataset_sha256(joined: Joined) -> str:

@@ -20,6 +20,6 @@ def split(dataset: Dataset, train_on: Window, at_ms: int) -> tuple[Dataset, Data
             f"{len(train)} labelled rows before {iso(boundary)} and {len(holdout)} from then on; "
             f"expected {train_on.min_rows} and {least}: wait, lengthen train_on's window or lower min_rows",
         )
-    if dataset.task == "binary" and train.labels.min() == train.labels.max():
+    if dataset.task != "regression" and train.labels.min() == train.labels.max():
         raise RunFailed("one_class", f"all {len(train)} training rows have the label {train.labels[0]:g}")
     return train, holdout

@@ -8,9 +8,9 @@ import copy
 import importlib
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,53 +22,107 @@ from headrace.models.errors import HeadraceError, RunFailed
 from headrace.models.protocols import Dataset, Task, TrainContext, Trained
 from headrace.trainer.encoding import Encoder, NetInputs, fit
 from headrace.trainer.export import export
+from headrace.trainer.head import Head, head_of
 from headrace.trainer.learners import Torch
+from headrace.trainer.warm_start import FromScratch, Start, check_vocabularies, start_of
 
 _WARM_UP = 0.1  # share of all steps in which the learning rate rises
 _SAMPLE_ROWS = 256  # real rows for the parity check
 _BLOCK_ROWS = 65_536  # encoded at a time
 
 
+_LOSSES = {
+    "binary": torch.nn.BCEWithLogitsLoss,
+    "multiclass": torch.nn.CrossEntropyLoss,
+    "regression": torch.nn.MSELoss,
+}
+
+
 @dataclass(frozen=True)
-class _Rows:
-    """The whole encoded dataset; `labels` [n] as the loss wants them."""
-
+class _Batch:
     inputs: tuple[torch.Tensor, ...]  # numbers [n, p], categories [n, q], tensors [n, *shape]
-    labels: torch.Tensor
+    labels: torch.Tensor  # [n], as the loss wants them
+    weights: torch.Tensor | None  # [n], mean 1 over the whole dataset; None: all count alike
 
-    def batch(self, rows: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        return tuple(tensor[rows] for tensor in self.inputs), self.labels[rows]
+    def loss(self, values: torch.Tensor, task: Task) -> torch.Tensor:
+        """The mean over the batch."""
+        if self.weights is None:
+            return torch.as_tensor(_LOSSES[task]()(values, self.labels))
+        return torch.mean(_LOSSES[task](reduction="none")(values, self.labels) * self.weights)
+
+
+class _Rows(_Batch):
+    """The whole encoded dataset."""
+
+    def batch(self, rows: torch.Tensor) -> _Batch:
+        weights = None if self.weights is None else self.weights[rows]
+        return _Batch(tuple(tensor[rows] for tensor in self.inputs), self.labels[rows], weights)
 
 
 def train(settings: Torch, dataset: Dataset, context: TrainContext) -> Trained:
     with _seeded(settings.seed, settings.threads):
         # what the network sees: raw columns → standardised numbers, category indices
-        encoder = fit(dataset.columns, context.schema)
-        center, spread = _label_scale(dataset.labels, dataset.task)
-        rows = _Rows(_encoded(encoder, dataset, settings), _to_tensor((dataset.labels - center) / spread))
+        encoder, head, module, began = _begun(settings, dataset, context)
+        rows = _Rows(_encoded(encoder, dataset, settings), _labels(dataset, head), _weights(dataset))
 
-        module = _build(settings, encoder.inputs)
-        curves = _fit(module, rows, settings, dataset.task, context)
+        curves = _fit(module, rows, settings, head, context)
 
         module.eval()
         sample = dataset.take(slice(-_SAMPLE_ROWS, None)).columns
-        affine = (center, spread) if dataset.task == "regression" else None
-        onnx = export(module, encoder, affine, sample, context.cache)
-    hyperparameters = {**asdict(settings), "build": settings.place, "parameters": _size(module)}
-    return Trained(onnx=onnx, hyperparameters=hyperparameters, curves=curves)
+        onnx = export(module, encoder, head, sample, context.cache)
+    said = {"build": settings.place, "parameters": _size(module), "warm_start": began}
+    return Trained(onnx=onnx, hyperparameters=asdict(settings) | said, curves=curves)
+
+
+def _begun(
+    settings: Torch, dataset: Dataset, context: TrainContext
+) -> tuple[Encoder, Head, torch.nn.Module, str | bool]:
+    """What the training begins with, and where that is from: fitted to these rows, or as the champion has it."""
+    head = head_of(dataset.labels, dataset.task, len(context.classes))
+    began: str | bool = False
+    if settings.warm_start:
+        try:
+            start = start_of(context.champion, context.schema, head)
+            check_vocabularies(start, dataset.columns)
+            module = _build(settings, replace(start.encoder.inputs, outputs=head.outputs))
+            _set_weights(module, start)
+        except FromScratch as reason:
+            began = f"from scratch: {reason}"
+            torch.manual_seed(settings.seed)  # as if nothing had been tried
+        else:
+            return start.encoder, start.head, module, f"version {start.version}"
+    encoder = fit(dataset.columns, context.schema)
+    return encoder, head, _build(settings, replace(encoder.inputs, outputs=head.outputs)), began
+
+
+def _set_weights(module: torch.nn.Module, start: Start) -> None:
+    """Parameters, and what else of its state the graph holds. Raises FromScratch where they are not this network's."""
+    state, parameters = module.state_dict(), dict(module.named_parameters())
+    if others := start.weights.keys() - state.keys():
+        raise FromScratch(f"version {start.version} is of another network: it has {min(others)!r}, too")
+    for name, value in state.items():
+        given = start.weights.get(name)
+        if given is None and name not in parameters:
+            continue  # a counter, which no forward pass reads
+        if given is None or given.shape != tuple(value.shape) or not np.isfinite(given).all():
+            there = "none" if given is None else f"one of shape {given.shape}"
+            wanted = f"{name!r} of shape {tuple(value.shape)}"
+            raise FromScratch(f"version {start.version} is of another network: expected {wanted}, it has {there}")
+        state[name] = torch.from_numpy(given).to(value.dtype)
+    module.load_state_dict(state)
 
 
 def _fit(
-    module: torch.nn.Module, rows: _Rows, settings: Torch, task: Task, context: TrainContext
+    module: torch.nn.Module, rows: _Rows, settings: Torch, head: Head, context: TrainContext
 ) -> dict[str, list[float]]:
     """Leaves the best weights in the module; returns the losses per epoch."""
-    loss_of = torch.nn.BCEWithLogitsLoss() if task == "binary" else torch.nn.MSELoss()
     optimizer = torch.optim.AdamW(module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     order = torch.randperm(len(rows.labels))
     held = int(len(order) * settings.validation)
     validation, training = order[:held], order[held:]
     steps = settings.epochs * math.ceil(len(training) / settings.batch_size)
     step, best, best_weights, stale = 0, math.inf, None, 0
+    penalised = [part for part in module.parameters() if part.ndim > 1]  # not the biases
     curves: dict[str, list[float]] = {"loss": [], "validation_loss": []}
     for epoch in range(1, settings.epochs + 1):
         module.train()
@@ -76,18 +130,20 @@ def _fit(
         for picked in torch.split(training[torch.randperm(len(training))], settings.batch_size):
             step += 1
             optimizer.param_groups[0]["lr"] = settings.lr * _ramp(step / steps)
-            inputs, labels = rows.batch(picked)
+            batch = rows.batch(picked)
             optimizer.zero_grad()
-            loss = loss_of(_forward(module, inputs), labels)
+            loss = batch.loss(_forward(module, batch.inputs, head), head.task)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise RunFailed("loss_not_finite", f"the loss is {value} in step {step}; lower lr or look at the rows")
-            loss.backward()
+            if settings.l1:
+                loss = loss + settings.l1 * torch.stack([part.abs().sum() for part in penalised]).sum()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own
             torch.nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
             optimizer.step()
             total += value * len(picked)
         curves["loss"].append(total / len(training))
-        judged = _validate(module, rows, validation, loss_of, settings.batch_size) if held else curves["loss"][-1]
+        judged = _validate(module, rows, validation, head, settings.batch_size) if held else curves["loss"][-1]
         curves["validation_loss"].append(judged)
         facts = {"epoch": epoch, "epochs": settings.epochs}
         context.progress({**facts, "loss": curves["loss"][-1], "validation_loss": judged})
@@ -103,13 +159,16 @@ def _fit(
     return curves
 
 
-def _forward(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _forward(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], head: Head) -> torch.Tensor:
     with _users_code("the network's forward"):
         values = module(*inputs)
-    rows = (len(inputs[0]),)
+    rows = (len(inputs[0]), head.classes) if head.classes else (len(inputs[0]),)
     if not isinstance(values, torch.Tensor) or tuple(values.shape) != rows:
         came = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
-        raise RunFailed("wrong_shape", f"expected one value per row, {rows}, from forward; got {came}: squeeze it")
+        wanted = ("value per row", "squeeze it")
+        if head.classes:
+            wanted = ("value per row and class", "inputs.outputs says how many")
+        raise RunFailed("wrong_shape", f"expected one {wanted[0]}, {rows}, from forward; got {came}: {wanted[1]}")
     return values
 
 
@@ -117,15 +176,15 @@ def _validate(
     module: torch.nn.Module,
     rows: _Rows,
     validation: torch.Tensor,
-    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    head: Head,
     batch_size: int,
 ) -> float:
     module.eval()
     total = 0.0
     with torch.no_grad():
         for picked in torch.split(validation, batch_size):
-            inputs, labels = rows.batch(picked)
-            total += float(loss_of(_forward(module, inputs), labels)) * len(picked)
+            batch = rows.batch(picked)
+            total += float(batch.loss(_forward(module, batch.inputs, head), head.task)) * len(picked)
     return total / len(validation)
 
 
@@ -152,8 +211,14 @@ def _room(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) ->
         return np.memmap(file, dtype, "w+", shape=shape)
 
 
-def _to_tensor(labels: NDArray[np.float64]) -> torch.Tensor:
-    return torch.from_numpy(labels.astype(np.float32))
+def _labels(dataset: Dataset, head: Head) -> torch.Tensor:
+    if head.task == "multiclass":
+        return torch.from_numpy(dataset.labels.astype(np.int64))
+    return torch.from_numpy(((dataset.labels - head.center) / head.spread).astype(np.float32))
+
+
+def _weights(dataset: Dataset) -> torch.Tensor | None:
+    return None if dataset.weights is None else torch.from_numpy(dataset.weights.astype(np.float32))
 
 
 def _build(settings: Torch, inputs: NetInputs) -> torch.nn.Module:
@@ -166,10 +231,6 @@ def _build(settings: Torch, inputs: NetInputs) -> torch.nn.Module:
     if not isinstance(module, torch.nn.Module):
         raise RunFailed("learner_raised", f"{settings.place}: expected a torch.nn.Module, got {type(module).__name__}")
     return module
-
-
-def _label_scale(labels: NDArray[np.float64], task: Task) -> tuple[float, float]:
-    return (0.0, 1.0) if task == "binary" else (float(labels.mean()), float(labels.std()) or 1.0)
 
 
 def _ramp(share: float) -> float:

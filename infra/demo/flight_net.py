@@ -14,10 +14,12 @@ class Shapes(Protocol):
     def numbers(self) -> int: ...  # p: numbers, then a missing flag per nullable one
     @property
     def categories(self) -> tuple[int, ...]: ...  # q cardinalities; index 0 is unknown or missing
+    @property
+    def outputs(self) -> int: ...  # as many as there are classes, else 1
 
 
 class FlightNet(nn.Module):
-    def __init__(self, numbers: int, categories: tuple[int, ...]) -> None:
+    def __init__(self, numbers: int, categories: tuple[int, ...], outputs: int = 1) -> None:
         super().__init__()
         widths = [min(_LARGEST_EMBEDDING, (size + 1) // 2) for size in categories]
         self.embeddings = nn.ModuleList(nn.Embedding(*shape) for shape in zip(categories, widths, strict=True))
@@ -28,16 +30,16 @@ class FlightNet(nn.Module):
             nn.ReLU(),
             nn.Linear(_HIDDEN, _HIDDEN // 2),
             nn.ReLU(),
-            nn.Linear(_HIDDEN // 2, 1),
+            nn.Linear(_HIDDEN // 2, outputs),
         )  # no dropout: it cost a third of the training time and won nothing in AUC (0.7283, 0.7284 without)
 
     def forward(self, numbers: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
         # numbers [n, p] float32, categories [n, q] int64
         embedded = [table(categories[:, i]) for i, table in enumerate(self.embeddings)]  # q of [n, width]
         row = torch.cat([numbers, *embedded], dim=1)  # [n, p + sum of widths]
-        logits: torch.Tensor = self.layers(row).squeeze(1)  # [n]
+        logits: torch.Tensor = self.layers(row).squeeze(1)  # [n], or [n, outputs]
         return logits
 
 
 def build(shapes: Shapes) -> nn.Module:
-    return FlightNet(shapes.numbers, shapes.categories)
+    return FlightNet(shapes.numbers, shapes.categories, shapes.outputs)

@@ -143,12 +143,14 @@ def _printable(text: str) -> str:
 
 
 def _labels(replayed: Replayed, decoded: int) -> LabelReport:
-    joined, counts = replayed.joined, replayed.counts
+    joined, counts, classes = replayed.joined, replayed.counts, replayed.pipeline.label.classes
+    values = np.array([row.label for row in joined])
     return LabelReport(
         rows=len(replayed.labels),
         joined=counts.joined if counts else 0,
         matched=counts.joined / decoded if counts else 0.0,
-        mean=float(np.mean([row.label for row in joined])) if joined else None,
+        mean=float(values.mean()) if joined and not classes else None,
+        shares={name: float(np.mean(values == at)) for at, name in enumerate(classes)} if joined else {},
         unknown=counts.labels_unknown if counts else len(replayed.labels),
         late=counts.labels_late if counts else 0,
         early=counts.labels_early if counts else 0,

@@ -42,7 +42,8 @@ class LabelReport:
     rows: int  # usable labels in the sample
     joined: int  # events that found their label
     matched: float  # share of events that did
-    mean: float | None  # over the joined rows: the label rate of a binary task
+    mean: float | None  # over the joined rows: the label rate of a binary task; None for several classes
+    shares: dict[str, float]  # of the joined rows, by class, where there are several
     unknown: int  # labels without an event in the sample
     late: int
     early: int
@@ -127,7 +128,8 @@ class CheckReport:
         lines = []
         if self.labels:
             kept = f"{self.labels.joined} of {self.decoded} events have their label ({self.labels.matched:.1%})"
-            lines.append(f"labels: {self.labels.rows}; {kept}; mean {_figure(self.labels.mean)}")
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in self.labels.shares.items())
+            lines.append(f"labels: {self.labels.rows}; {kept}; {shares or f'mean {_figure(self.labels.mean)}'}")
         if self.shapes:
             sizes = ", ".join(f"{name} {size}" for name, size in self.shapes.categories.items())
             tensors = "".join(

@@ -19,6 +19,7 @@ from headrace.infra.served_log import since as batches_since
 from headrace.infra.services.scoring import Version
 from headrace.infra.settings import Settings
 from headrace.models.draw import hashes, sources_of
+from headrace.models.scores import finite
 from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.trainer.columns import as_numpy, one_array
 from headrace.trainer.matching import match
@@ -46,15 +47,26 @@ class Both:
             self.lacking.update(short)
             return None
         first, second = (one.answers(rows) for one in self._versions)
-        answered = np.isfinite(first) & np.isfinite(second)
+        answered = finite(first) & finite(second)
         self.unanswered += int((~answered).sum())
         kept = [field.name for field in rows.schema if not pa.types.is_fixed_size_list(field.type)]
         table = pa.Table.from_batches([rows.select(kept)])
         return (
-            table.append_column(FIRST, pa.array(first))
-            .append_column(SECOND, pa.array(second))
-            .filter(pa.array(answered))
+            table.append_column(FIRST, _column(first)).append_column(SECOND, _column(second)).filter(pa.array(answered))
         )
+
+
+def scores_in(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """[n], or [n, classes]."""
+    column = one_array(table[name])
+    flat = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
+    return as_numpy(flat).reshape(len(column), -1) if flat is not column else as_numpy(column)
+
+
+def _column(scores: NDArray[np.float64]) -> pa.Array:
+    if scores.ndim == 1:
+        return pa.array(scores)
+    return pa.FixedSizeListArray.from_arrays(pa.array(scores.reshape(-1)), scores.shape[1])
 
 
 def newest_rows(settings: Settings, topic: str, both: Both, count: int) -> pa.Table:
@@ -103,7 +115,6 @@ def labels_of(settings: Settings, names: Names, rows: pa.Table) -> NDArray[np.fl
         newest = max(newest, int(times.max(initial=0)))
         ours = as_numpy(pc.is_in(pa.array(of, pa.string()), value_set=ids))
         parts.append((pa.array(of, pa.string()).filter(pa.array(ours)), times[ours], values[ours]))
-    absent = pipeline.label.if_absent
     matched = match(
         ids=ids,
         times=event_times(rows),
@@ -113,7 +124,7 @@ def labels_of(settings: Settings, names: Names, rows: pa.Table) -> NDArray[np.fl
         label_times=np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)]),
         label_values=np.concatenate([np.empty(0), *(part[2] for part in parts)]),
         within_ms=pipeline.label.within_ms,
-        if_absent=float(absent) if isinstance(absent, int | float) else None,
+        if_absent=pipeline.label.absent,
         as_of_ms=newest,  # silence counts as far as labels have come, whatever the clock says: a replay has its own
         window_ms=_ALWAYS_MS,
     )

@@ -21,7 +21,7 @@ from headrace.models.errors import BadInput, RegistryRefused
 from headrace.models.graph_check import check
 from headrace.models.manifest import Blob, Manifest
 from headrace.models.pipeline import Pipeline
-from headrace.models.session import Session
+from headrace.models.session import Session, expect_classes
 from headrace.streams.codec import clock_ms
 
 
@@ -75,11 +75,11 @@ def export_model(
 def _expect_servable(found: Found, draft: Manifest, pipeline: Pipeline) -> None:
     try:
         check(found.graph, pipeline.operators)
-        Session(found.graph, draft.schema)
+        expect_classes(Session(found.graph, draft.schema), pipeline.label.classes, draft.classes)
     except RegistryRefused as error:
         raise BadInput(
             f"model import: the graph cannot serve {pipeline.name}, {error}. "
-            "See 'The ONNX contract' in docs/topics.md: inputs by the pipeline's features, one float32 per row."
+            "See 'The ONNX contract' in docs/topics.md: inputs by the features, one float32 per row, or per class."
         ) from error
 
 
@@ -111,6 +111,7 @@ def _manifest(origin: Origin, found: Found, graph: Blob) -> Manifest:
         task=pipeline.label.task,
         features=tuple(pipeline.features),
         schema=pipeline.schema,
+        classes=tuple(pipeline.label.classes),
         dataset_sha256="",
         rows=0,
         holdout_rows=0,

@@ -22,12 +22,10 @@ from headrace.infra.topic_reader import partitions_of
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, RegistryRefused
 from headrace.models.manifest import Manifest
+from headrace.models.pipeline import SERVED_FIELDS
 from headrace.models.records import Promoted, Switched
 from headrace.models.registry import Versions
 from headrace.streams.group_offsets import positions_of_group
-from headrace.streams.served import served_schema
-
-_IDENTITY = frozenset(served_schema(()).names)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,7 +179,7 @@ def _served(batch: Batch, row: int, times: int) -> Served:
         event_time=iso(round(values["event_time"].timestamp() * 1000)),
         version=values["version"],
         score=values["score"],
-        features={name: value for name, value in values.items() if name not in _IDENTITY},
+        features={name: value for name, value in values.items() if name not in SERVED_FIELDS},
         rows=batch.rows.num_rows,
         times=times,
     )

@@ -14,6 +14,8 @@ from headrace.infra.settings import Settings
 from headrace.models.bootstrap import Estimate, measured
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput
+from headrace.models.pipeline import PROBABILITIES
+from headrace.streams.served import scores_of
 from headrace.trainer.columns import as_numpy, one_array
 
 _ROUNDS = 200  # of the bootstrap, for each line of the table
@@ -53,7 +55,7 @@ def live_table(
         return []
     labels, times = labels_of(settings, names, rows), event_times(rows)
     spans = np.zeros(len(rows), np.int64) if every_ms is None else times - times % every_ms
-    versions, scores = as_numpy(rows["version"]), as_numpy(rows["score"])
+    versions, scores = as_numpy(rows["version"]), scores_of(rows)
     found = []
     for begin, version in sorted(set(zip(spans.tolist(), versions.tolist(), strict=True))):
         of = (spans == begin) & (versions == version)
@@ -82,6 +84,7 @@ def _served(settings: Settings, names: Names, since: int, until: int | None, seg
         times = event_times(rows)
         wanted = (times >= since) & (times < (np.iinfo(np.int64).max if until is None else until))
         there = [name for name in segments if name in rows.column_names]
+        there += [PROBABILITIES] if names.pipeline.label.classes and PROBABILITIES in rows.column_names else []
         parts.append(rows.select([*_PLACE, *there]).filter(pa.array(wanted)))
     return once(together(parts))
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from headrace.infra.names import Names
 from headrace.infra.services.catalog import known_versions
-from headrace.infra.services.diff_rows import FIRST, SECOND, Both, labels_of, newest_rows, rows_between
+from headrace.infra.services.diff_rows import FIRST, SECOND, Both, labels_of, newest_rows, rows_between, scores_in
 from headrace.infra.services.resolve import resolve
 from headrace.infra.services.scoring import Scoring, Version
 from headrace.infra.settings import Settings
@@ -19,13 +19,10 @@ from headrace.models.durations import iso
 from headrace.models.errors import BadInput
 from headrace.models.labels import Binary
 from headrace.models.metrics import OF_TASK
-from headrace.models.pipeline import Pipeline
+from headrace.models.pipeline import SERVED_FIELDS, Pipeline
 from headrace.models.protocols import Task
 from headrace.models.registry import Versions
-from headrace.streams.served import served_schema
 from headrace.trainer.columns import as_numpy
-
-_IDENTITY = frozenset(served_schema(()).names)
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,8 +94,8 @@ def compare(
     metric, decide_at = _metric(pipeline), pipeline.label.decide_at if isinstance(pipeline.label, Binary) else None
     scored = Scored(
         task=pipeline.label.task,
-        first=as_numpy(table[FIRST]),
-        second=as_numpy(table[SECOND]),
+        first=scores_in(table, FIRST),
+        second=scores_in(table, SECOND),
         labels=labels,
         categories={name: table[name].to_pylist() for name in _categories(table.schema)},
     )
@@ -154,7 +151,7 @@ def _metric(pipeline: Pipeline) -> str:
 
 
 def _categories(schema: pa.Schema) -> list[str]:
-    return [field.name for field in schema if pa.types.is_string(field.type) and field.name not in _IDENTITY]
+    return [field.name for field in schema if pa.types.is_string(field.type) and field.name not in SERVED_FIELDS]
 
 
 def _aliases(known: Versions, number: int) -> tuple[str, ...]:
@@ -167,11 +164,11 @@ def _moved(names: Names, table: pa.Table, labels: Any, row: int) -> Moved:
         id=values["id"],
         source=f"{names.events}/{values['partition']}/{values['offset']}",
         event_time=iso(round(values["event_time"].timestamp() * 1000)),
-        first=values[FIRST],
-        second=values[SECOND],
+        first=float(np.max(values[FIRST])),
+        second=float(np.max(values[SECOND])),
         label=None if np.isnan(labels[row]) else float(labels[row]),
         served_version=values["version"],
-        features={name: value for name, value in values.items() if name not in _IDENTITY | {FIRST, SECOND}},
+        features={name: value for name, value in values.items() if name not in SERVED_FIELDS | {FIRST, SECOND}},
     )
 
 

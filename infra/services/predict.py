@@ -6,6 +6,7 @@ from itertools import islice
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.infra.names import Names
 from headrace.infra.services.catalog import known_versions
@@ -13,6 +14,7 @@ from headrace.infra.services.resolve import resolve
 from headrace.infra.services.row_model import row_model, row_store
 from headrace.infra.settings import Settings
 from headrace.models.aliases import CHAMPION
+from headrace.models.scores import top
 from headrace.streams.codec import clock_ms
 from headrace.streams.infer import score
 from headrace.streams.predictions import times_as_text
@@ -30,6 +32,13 @@ class RowPrediction(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: str
     version: int
     event_time: str
+
+
+class RowClass(RowPrediction, frozen=True, kw_only=True):
+    """The same of a label of several classes."""
+
+    label: str
+    probabilities: dict[str, float]
 
 
 class RowRejected(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,15 +77,22 @@ class Predictor:
             yield RowRejected(row=first + at, reason=error.reason, detail=error.detail)
         if not decoded.kept:
             return
-        decisions, times = self._pipeline.label.decisions(scored.scores), times_as_text(np.asarray(decoded.times))
-        answers = zip(decoded.kept, decoded.ids, scored.scores.tolist(), decisions, times, strict=True)
-        for at, row_id, value, decision, time in answers:
-            yield RowPrediction(
+        label, times = self._pipeline.label, times_as_text(np.asarray(decoded.times))
+        answers = zip(decoded.kept, decoded.ids, top(scored.scores).tolist(), times, strict=True)
+        decisions = label.decisions(scored.scores)
+        for place, (at, row_id, value, time) in enumerate(answers):
+            said = RowPrediction(
                 row=first + at,
                 id=row_id,
                 prediction=value,
-                decision=decision,
+                decision=decisions[place],
                 pipeline=self._pipeline.name,
                 version=self.version,
                 event_time=time,
             )
+            yield self._of_classes(said, scored.scores[place]) if label.classes else said
+
+    def _of_classes(self, said: RowPrediction, scores: NDArray[np.float64]) -> RowClass:
+        classes = self._pipeline.label.classes
+        shares = dict(zip(classes, scores.tolist(), strict=True))
+        return RowClass(**msgspec.structs.asdict(said), label=classes[int(np.argmax(scores))], probabilities=shares)

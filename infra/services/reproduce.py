@@ -166,7 +166,8 @@ def _pipeline(sources: Path, manifest: Manifest, origin: Origin, *, same: bool) 
 def _champion(
     settings: Settings, names: Names, manifest: Manifest, pipeline: Pipeline, artifacts: Artifacts, folder: Path
 ) -> tuple[Champion, list[str]]:
-    """The parent; where that is gone, the baseline, which changes what it is compared with and not what it learns."""
+    """The parent; where that is gone, the baseline: it is compared with that, and a learner that goes on from the
+    champion begins from scratch."""
     if manifest.parent == 0:
         return baseline_of(pipeline), []
     try:

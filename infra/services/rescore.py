@@ -21,6 +21,9 @@ from headrace.infra.services.resolve import resolve
 from headrace.infra.services.scoring import Scoring, Version
 from headrace.infra.settings import Settings
 from headrace.models.errors import BadInput
+from headrace.models.pipeline import PROBABILITIES
+from headrace.models.scores import distances, finite, top
+from headrace.streams.served import scores_of
 from headrace.trainer.columns import as_numpy
 
 RESCORED = pa.schema(
@@ -37,11 +40,16 @@ RESCORED = pa.schema(
 )
 
 
+def rescored_schema(classes: int) -> pa.Schema:
+    """With each class's probability, as it is replayed, where there are several."""
+    return RESCORED.append(pa.field(PROBABILITIES, pa.list_(pa.float64(), classes))) if classes else RESCORED
+
+
 class Target(Protocol):
     name: str  # for people
 
     def write(self, rows: pa.RecordBatch) -> None:
-        """Some rows by `RESCORED`, in the order of their partition."""
+        """Some rows by `rescored_schema`, in the order of their partition."""
 
 
 class Rescored(msgspec.Struct, kw_only=True):
@@ -104,15 +112,17 @@ def rescore(
 def _scored(version: Version, rows: pa.RecordBatch, wanted: NDArray[np.bool_], done: Rescored) -> pa.RecordBatch:
     """The whole batch in one run, as it was served: a row's last bit may depend on those beside it."""
     scores = version.answers(rows)
-    answered = np.isfinite(scores)
+    answered = finite(scores)
     kept = np.flatnonzero(wanted & answered)
     done.unanswered += int((wanted & ~answered).sum())
     done.rows += len(kept)
-    done.same += int((scores == as_numpy(rows.column("score")))[kept].sum())
+    done.same += int((distances(scores, scores_of(rows)) == 0)[kept].sum())
     picked = rows.take(pa.array(kept))
     arrays = [picked.column(name) for name in ("id", "event_time", "partition", "offset", "version", "score")]
-    arrays += [pa.array(np.full(len(kept), version.number, np.int32)), pa.array(scores[kept])]
-    return pa.RecordBatch.from_arrays(arrays, schema=RESCORED)
+    arrays += [pa.array(np.full(len(kept), version.number, np.int32)), pa.array(top(scores[kept]))]
+    if scores.ndim == 2:
+        arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(scores[kept].reshape(-1)), scores.shape[1]))
+    return pa.RecordBatch.from_arrays(arrays, schema=rescored_schema(scores.shape[1] if scores.ndim == 2 else 0))
 
 
 def _in_range(rows: pa.RecordBatch, since: int, until: int | None) -> NDArray[np.bool_]:

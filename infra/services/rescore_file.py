@@ -9,7 +9,6 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.infra.services.rescore import RESCORED
 from headrace.models.errors import BadInput
 from headrace.streams.predictions import times_as_text
 from headrace.trainer.columns import as_numpy
@@ -57,12 +56,14 @@ Writing = tuple[Callable[[pa.RecordBatch], None], Callable[[], None]]
 
 
 def _parquet(file: BinaryIO) -> Writing:
-    writer, waiting, count = pq.ParquetWriter(file, RESCORED, compression="zstd"), list[pa.RecordBatch](), 0
+    writer: pq.ParquetWriter | None = None  # when the first rows say how many classes there are
+    waiting, count = list[pa.RecordBatch](), 0
 
     def group() -> None:
         """Served batches may have ten rows each: a row group has many of them."""
-        nonlocal count
+        nonlocal count, writer
         if waiting:
+            writer = writer or pq.ParquetWriter(file, waiting[0].schema, compression="zstd")
             writer.write_table(pa.Table.from_batches(waiting).combine_chunks())
         waiting.clear()
         count = 0
@@ -76,7 +77,8 @@ def _parquet(file: BinaryIO) -> Writing:
 
     def end() -> None:
         group()
-        writer.close()
+        if writer is not None:
+            writer.close()
 
     return write, end
 
@@ -85,10 +87,11 @@ def _json_lines(file: BinaryIO) -> Writing:
     encode = msgspec.json.Encoder().encode_lines
 
     def write(rows: pa.RecordBatch) -> None:
-        columns = {name: rows.column(name).to_pylist() for name in RESCORED.names if name != "event_time"}
+        names = rows.schema.names
+        columns = {name: rows.column(name).to_pylist() for name in names if name != "event_time"}
         if rows.num_rows:
             columns["event_time"] = times_as_text(as_numpy(rows.column("event_time").cast(pa.int64())))
-            file.write(encode([{name: columns[name][row] for name in RESCORED.names} for row in range(rows.num_rows)]))
+            file.write(encode([{name: columns[name][row] for name in names} for row in range(rows.num_rows)]))
 
     return write, file.flush
 

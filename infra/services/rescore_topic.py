@@ -16,6 +16,7 @@ from headrace.models.errors import BadInput, BrokerUnavailable
 from headrace.streams.codec import clock_ms
 from headrace.streams.out import Headers
 from headrace.streams.predictions import Predictions
+from headrace.streams.served import scores_of
 from headrace.streams.sink import AcknowledgedSink
 from headrace.trainer.columns import as_numpy
 
@@ -58,7 +59,7 @@ class TopicTarget:
         records = self._records(
             ids=columns["id"],
             times=as_numpy(rows.column("event_time").cast(pa.int64())),
-            scores=as_numpy(rows.column("replayed_score")),
+            scores=scores_of(rows, "replayed_score"),
             version=columns["replayed_version"][0],
             sources=[(self._events, *place) for place in zip(columns["partition"], columns["offset"], strict=True)],
             keys=[one.encode("utf-8", "surrogatepass") for one in columns["id"]],

@@ -22,7 +22,7 @@ from headrace.models.manifest import Manifest
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Columns
 from headrace.models.registry import Versions
-from headrace.models.session import Predictor, Session
+from headrace.models.session import Predictor, Session, expect_classes
 from headrace.streams.features import synthetic_row
 from headrace.streams.model import Baseline
 from headrace.streams.served import served_schema
@@ -63,7 +63,8 @@ class Version:
         except RegistryRefused as error:
             if error.reason == "timeout":
                 raise
-        found = np.full(rows.num_rows, np.nan)
+        classes = () if self.manifest is None else self.manifest.classes
+        found = np.full((rows.num_rows, len(classes)) if classes else rows.num_rows, np.nan)
         for row in range(rows.num_rows):
             try:
                 found[row] = self.scores(rows.slice(row, 1))[0]
@@ -106,6 +107,7 @@ class Scoring:
             graph = self._artifacts.read(manifest.onnx)
             self._sandbox.prove(graph, schema, synthetic_row(schema.columns), 1, self._names.pipeline.operators)
             session = Session(graph, schema, self._runtime)
+            expect_classes(session, self._names.pipeline.label.classes, manifest.classes)
         except RegistryRefused as error:
             raise _cannot(number, "its graph", error) from error
         return Version(number=number, manifest=manifest, columns=schema.columns, predictor=session)

@@ -69,6 +69,12 @@ def labelled(task, rows, seed=1):
     """Labels, and the scores of a good and of a worse version."""
     random = np.random.default_rng(seed)
     truth = random.normal(size=rows)
+    if task == "multiclass":
+        truth = random.normal(size=(rows, 3))
+        labels = (truth + random.normal(size=(rows, 3))).argmax(axis=1).astype(np.float64)
+        powers = (np.exp(truth + noise * random.normal(size=(rows, 3))) for noise in (0.1, 2))
+        good, worse = (part / part.sum(axis=1, keepdims=True) for part in powers)
+        return labels, good, worse
     labels = (truth + random.normal(size=rows) > 0).astype(np.float64) if task == "binary" else truth
     good, worse = truth + 0.1 * random.normal(size=rows), truth + 2 * random.normal(size=rows)
     squash = (lambda x: 1 / (1 + np.exp(-x))) if task == "binary" else (lambda x: x)

@@ -18,6 +18,7 @@ from headrace.models.graph_check import check
 from headrace.models.schema import NUMBERS, Schema
 from headrace.trainer.encoding import fit
 from headrace.trainer.export import export
+from headrace.trainer.head import Head
 
 GOOD = linear([0.5, -0.5], bias=1.0)
 NAN, INF = float("nan"), float("inf")
@@ -160,9 +161,10 @@ COLUMNS = {
 def test_what_training_exports_passes_and_its_sizes_are_known(columns, tmp_path):
     encoder = fit(COLUMNS, Schema(columns))
     sample = {column.name: COLUMNS[column.name] for column in columns}
-    data = export(Net(encoder.inputs), encoder, None, sample, tmp_path)
+    data = export(Net(encoder.inputs), encoder, Head(task="binary"), sample, tmp_path)
     assert check(data).sizes_known
-    assert check(export(Net(encoder.inputs), encoder, (2.0, 3.0), sample, tmp_path)).sizes_known
+    head = Head(task="regression", center=2.0, spread=3.0)
+    assert check(export(Net(encoder.inputs), encoder, head, sample, tmp_path)).sizes_known
 
 
 def test_networks_on_images_and_wide_ones_pass():

@@ -13,8 +13,10 @@ from headrace.models.schema import Schema
 from headrace.models.session import Session
 from headrace.trainer import export as exporting
 from headrace.trainer.encoding import CLIP, fit
-from headrace.trainer.export import export, parity
+from headrace.trainer.export import _forward_of, export
+from headrace.trainer.head import Head
 from headrace.trainer.learners import Torch
+from headrace.trainer.parity import parity
 
 NUMBER, NULLABLE = Column("distance", "number"), Column("wind", "number", nullable=True)
 CATEGORY, TAIL = Column("carrier", "category"), Column("tail", "category", nullable=True)
@@ -217,13 +219,14 @@ def test_a_graph_that_differs_from_torch_is_a_failed_run(tmp_path):
     columns, schema = rows().columns, Schema((NUMBER, CATEGORY))
     encoder = fit(columns, schema)
     module = Net(encoder.inputs).eval()
-    graph = export(module, encoder, None, columns, tmp_path)
-    assert parity(module, encoder, graph, columns) < 1e-6
+    head, network = Head(task="binary"), _forward_of(module)
+    graph = export(module, encoder, head, columns, tmp_path)
+    assert parity(network, encoder, graph, columns, head) < 1e-6
     wrong = onnx.load_from_string(graph)
     bias = next(tensor for tensor in wrong.graph.initializer if tensor.name == "last.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.01, bias.name))
     with pytest.raises(RunFailed, match="parity"):
-        parity(module, encoder, wrong.SerializeToString(), columns)
+        parity(network, encoder, wrong.SerializeToString(), columns, head)
 
 
 class OnlyTwoRows(torch.nn.Module):
