@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import shutil
 import socket
 from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ _log = logging.getLogger("headrace.scheduler")
 _MANIFEST, _SOURCES, _REQUEST = "manifest.json", "sources.zip", "request.json"  # as they were when the run began
 RUNS = "runs"  # a folder for each
 _KEPT_RUNS = 100
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
 _ROWS = ("rows", "holdout_rows")  # told once, true of all that comes after
 _NOWHERE = Blob(sha256="", size=0, partition=0, offset=0, chunks=0)
 
@@ -127,9 +129,10 @@ class LocalTraining:
             (self._folder(run) / STOP).touch()
 
     def stop_others(self, runs: Sequence[str]) -> None:
+        kept = [self._folder(run) for run in runs]
         for folder in self._folders():
-            if folder.name not in runs:
-                self.stop(folder.name)
+            if folder not in kept and is_worked_on(folder):
+                (folder / STOP).touch()
 
     def initial(self, path: str) -> Candidate:
         """The user's own graph, by the contract in `models/session.py`, with the declaration's features."""
@@ -257,7 +260,7 @@ class LocalTraining:
         )
 
     def _folder(self, run: str) -> Path:
-        return self._home / RUNS / run
+        return run_folder(self._settings, self._names, run)
 
     def _folders(self) -> list[Path]:
         """Oldest first, as their names sort."""
@@ -308,7 +311,9 @@ def training_home(settings: Settings, names: Names) -> Path:
 
 
 def run_folder(settings: Settings, names: Names, run: str) -> Path:
-    return training_home(settings, names) / RUNS / run
+    """Whoever asks for a run chooses its id, on a topic: one that is no plain name must not lead anywhere else."""
+    name = run if _PLAIN.fullmatch(run) else hashlib.sha256(run.encode()).hexdigest()
+    return training_home(settings, names) / RUNS / name
 
 
 def baseline_of(pipeline: Pipeline) -> Champion:

@@ -9,7 +9,7 @@ import pytest
 from kit import Facts, linear, manifest, produce, read_all
 from msgspec.structs import replace
 from test_drift_trigger import woken
-from test_leader import Scheduler
+from test_leader import Scheduler, Scripted
 from test_swap import PIPELINE, Publisher
 
 from headrace.infra.live import LiveLabels
@@ -91,20 +91,19 @@ def made(settings):
         thing.close()
 
 
-class Candidates:
+class Candidates(Scripted):
     """A training port: every run makes the same graph, and the gate lets it pass."""
 
     def __init__(self, pipeline, weights):
-        self.pipeline, self.weights, self.runs = pipeline, weights, []
+        super().__init__()
+        self.pipeline, self.weights = pipeline, weights
 
-    def start(self, run, _at, _versions):
+    def start(self, run, _at, _versions, _ranges):
         self.runs.append(run)
         return Attempt(self, run)
 
 
 class Attempt:
-    ranges = ()
-
     def __init__(self, training, run):
         self.training, self.run = training, run
 

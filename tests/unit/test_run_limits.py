@@ -2,8 +2,14 @@
 
 import pytest
 
+from headrace.infra.names import Names
+from headrace.infra.settings import Settings
+from headrace.infra.training import run_folder
 from headrace.models.errors import BadInput, BrokerUnavailable, DeclarationError, RegistryRefused, RunFailed
+from headrace.models.features import Number, Topic
+from headrace.models.labels import Binary
 from headrace.models.limits import RunLimits
+from headrace.models.pipeline import Pipeline
 from headrace.scheduler.overrun import schedule_of, sentence
 from headrace.scheduler.retries import TRIED_AGAIN, is_tried_again, reason_of, seconds_before
 from headrace.scheduler.triggers import Every, NewLabels
@@ -107,3 +113,13 @@ def test_an_estimate_is_as_fast_as_so_far():
     assert eta.added({"step": 20, "steps": 40})["eta_seconds"] == 20
     assert eta.added({"epochs": 5}) == {"epochs": 5}
     assert eta.added({"rows": 10}) == {"rows": 10}
+
+
+@pytest.mark.parametrize("run", ["../../etc", "/etc/passwd", "..", ".hidden", "a/b", "", "x" * 300, "a\x00b"])
+def test_a_run_whose_id_is_no_plain_name_has_its_folder_among_the_others(run, tmp_path):
+    topic = Topic("flights", id="id", time="at")
+    label = Binary(Topic("arrivals", id="id", time="at"), "late", within="1h", if_absent="drop")
+    names = Names("", Pipeline(name="delay", events=topic, features=[Number("distance")], label=label))
+    folder = run_folder(Settings(home=tmp_path), names, run)
+    assert folder.parent == run_folder(Settings(home=tmp_path), names, "plain").parent
+    assert len(folder.name) == 64
