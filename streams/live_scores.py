@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from headrace.models.calibration import calibration_error
 from headrace.models.facts import LabelsSeen, LiveMetric
 from headrace.models.labels import Label
 from headrace.models.metrics import measure
@@ -53,7 +54,10 @@ class LiveScores:
     def _of(self, version: int, rows: Sequence[Joined], segment: str) -> Iterator[LiveMetric]:
         labels = np.array([row.label for row in rows])
         scores = np.array([row.score_of(version) for row in rows], np.float64)
-        for metric, value in measure(self._label.task, labels, scores).items():
+        found = measure(self._label.task, labels, scores)
+        if self._label.task != "regression":
+            found["calibration_error"] = calibration_error(labels, scores)
+        for metric, value in found.items():
             if np.isfinite(value):
                 yield LiveMetric(
                     pipeline=self._pipeline,

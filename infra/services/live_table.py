@@ -12,9 +12,11 @@ from headrace.infra.served_log import since as batches_since
 from headrace.infra.services.diff_rows import event_times, labels_of, once, together
 from headrace.infra.settings import Settings
 from headrace.models.bootstrap import Estimate, measured
+from headrace.models.calibration import calibration_error
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput
 from headrace.models.pipeline import PROBABILITIES
+from headrace.models.protocols import Task
 from headrace.streams.served import scores_of
 from headrace.trainer.columns import as_numpy, one_array
 
@@ -61,9 +63,7 @@ def live_table(
         of = (spans == begin) & (versions == version)
         for segment, part in _parts(rows, of, segments):
             known_labels = part & np.isfinite(labels)
-            measures = measured(
-                pipeline.label.task, labels[known_labels], scores[known_labels], scores[known_labels], rounds=_ROUNDS
-            )
+            metrics = _metrics(pipeline.label.task, labels[known_labels], scores[known_labels])
             found.append(
                 LiveRow(
                     begin="" if every_ms is None else iso(begin),
@@ -71,9 +71,16 @@ def live_table(
                     segment=segment,
                     rows=int(part.sum()),
                     labelled=int(known_labels.sum()),
-                    metrics={one.metric: one.first for one in measures},
+                    metrics=metrics,
                 )
             )
+    return found
+
+
+def _metrics(task: Task, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, Estimate]:
+    found = {one.metric: one.first for one in measured(task, labels, scores, scores, rounds=_ROUNDS)}
+    if task != "regression" and len(labels):
+        found["calibration_error"] = Estimate(value=calibration_error(labels, scores), low=None, high=None)
     return found
 
 
