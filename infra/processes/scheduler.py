@@ -1,6 +1,5 @@
 """`headrace scheduler flights.py`: clock, leaders and trainer of every pipeline in the file."""
 
-import logging
 import signal
 import socket
 import threading
@@ -15,6 +14,7 @@ from headrace.infra.live import LiveLabels
 from headrace.infra.names import Names
 from headrace.infra.observe import Metrics, both, log_fact, serving
 from headrace.infra.pipeline_file import PipelineFile
+from headrace.infra.processes.leading import LeadingThread
 from headrace.infra.processes.orphan import stop_when_orphaned
 from headrace.infra.processes.registered import registered
 from headrace.infra.processes.scorer import ScorerThread
@@ -23,16 +23,11 @@ from headrace.infra.training import LocalTraining, Origin
 from headrace.models.facts import Observer
 from headrace.scheduler.clock import Clock
 from headrace.scheduler.leader import Leader
-from headrace.scheduler.ledger import LeadershipLost
 from headrace.trainer.process import Trainer
 
-_STANDBY_SECONDS = 0.2
-_AGAIN_SECONDS = 1.0  # after a lost leadership, before the next try
-_log = logging.getLogger("headrace.scheduler")
 
-
-class LeaderThread:
-    """Leads one pipeline for as long as it may, and tries again when it no longer does."""
+class LeaderThread(LeadingThread):
+    """Leads one pipeline for as long as it may. Stopped, a training goes on where its trainer is detached."""
 
     def __init__(
         self,
@@ -45,83 +40,41 @@ class LeaderThread:
         trains: bool = True,
     ) -> None:
         """Without `trains` it only answers requests for moves."""
-        self._trains = trains
-        self._settings, self._origin, self._trainer, self._observer = settings, origin, trainer, observer
-        self._started = started
-        self._names = Names(settings.prefix, origin.pipeline)
-        self._stopping = threading.Event()
+        super().__init__(settings, Names(settings.prefix, origin.pipeline), "leader")
+        self._origin, self._trainer, self._observer = origin, trainer, observer
+        self._started, self._trains = started, trains
         self._leader: Leader | None = None
-        self._log: KafkaRunsLog | None = None
         self._woken_at: int | None = None
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=f"leader-{origin.pipeline.name}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
 
     def wake(self, now: int) -> None:
         self._woken_at = now
         if self._leader is not None:
             self._leader.wake(now)
 
-    def stop(self) -> None:
-        """Returns when it leads no more. A training goes on where its trainer is detached, for the next leader."""
-        self._stopping.set()
-        if self._log is not None:
-            self._log.resign()
-        self._thread.join(60)
-
-    @property
-    def failure(self) -> BaseException | None:
-        """What ended it for good."""
-        return self._failure if not self._thread.is_alive() else None
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._lead()
-            except LeadershipLost as lost:
-                _log.warning("leadership lost: %s", lost)
-                self._stopping.wait(_AGAIN_SECONDS)
-            except BaseException as error:  # noqa: BLE001  the process's root looks at it, and ends
-                self._failure = error
-                return
-
-    def _lead(self) -> None:
-        with ExitStack() as stack:
-            log = self._log = KafkaRunsLog(self._settings, self._names)
-            stack.callback(log.consumer.close)
-            while not log.leads:  # a standby: another scheduler leads
-                if self._stopping.is_set():
-                    return
-                log.poll(_STANDBY_SECONDS)
-            registry = KafkaRegistry(self._settings)
-            stack.callback(registry.close)
-            writer = KafkaWriter(self._settings, self._names, log)
-            stack.callback(writer.close)
-            live = LiveLabels(self._settings, self._names, self._observer)
-            stack.callback(live.close)
-            training = LocalTraining(self._settings, self._names, self._origin, self._trainer, registry)
-            self._leader = Leader(
-                self._origin.pipeline,
-                name=f"{socket.gethostname()}-{getpid()}",
-                log=log,
-                registry_log=registry,
-                writer=writer,
-                training=training,
-                live=live,
-                observer=self._observer,
-                started=self._started,
-                verify=verifier(self._settings, self._origin.pipeline),
-                trains=self._trains,
-            )
-            stack.callback(self._leader.close)
-            if self._woken_at is not None:
-                self._leader.wake(self._woken_at)
-            while not self._stopping.is_set():
-                if not log.leads:
-                    raise LeadershipLost(self._origin.pipeline.name)
-                self._leader.step()
+    def _begun(self, log: KafkaRunsLog, stack: ExitStack) -> Leader:
+        registry = KafkaRegistry(self._settings)
+        stack.callback(registry.close)
+        writer = KafkaWriter(self._settings, self._names, log)
+        stack.callback(writer.close)
+        live = LiveLabels(self._settings, self._names, self._observer)
+        stack.callback(live.close)
+        leader = self._leader = Leader(
+            self._origin.pipeline,
+            name=f"{socket.gethostname()}-{getpid()}",
+            log=log,
+            registry_log=registry,
+            writer=writer,
+            training=LocalTraining(self._settings, self._names, self._origin, self._trainer, registry),
+            live=live,
+            observer=self._observer,
+            started=self._started,
+            verify=verifier(self._settings, self._origin.pipeline),
+            trains=self._trains,
+        )
+        stack.callback(leader.close)
+        if self._woken_at is not None:
+            leader.wake(self._woken_at)
+        return leader
 
 
 def run_scheduler(
