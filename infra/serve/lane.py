@@ -1,0 +1,202 @@
+"""concurrent requests → batches of one model → one run each, in a thread of the lane's own → their answers.
+
+Nothing waits for a clock: what comes while the thread is busy, or in the same turn of the event loop, is the next
+batch. How many rows that may be follows the time that batches take: a few more after a full one in time, a tenth less
+after one that took too long (AIMD, as in Clipper: Crankshaw et al., NSDI 2017, section 4.3).
+"""
+
+import asyncio
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import ceil
+from queue import SimpleQueue
+from time import monotonic
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from headrace.infra.serve.limits import Limits
+from headrace.infra.serve.refusals import Late, Overloaded
+
+_FIRST_ROWS = 64  # of a batch, until it is known how long those take
+_MORE_ROWS = 8  # after each full batch that was in time
+_LESS = 0.9
+_SWEEP_SECONDS = 0.05  # how much later than its deadline a request may hear that it is over
+_REMEMBER = 0.9  # of the seconds per row, from batch to batch
+
+Key = TypeVar("Key", bound=Hashable)
+Payload = TypeVar("Payload")
+Answer = TypeVar("Answer")
+
+
+class BatchSize:
+    """The most rows that run together, found by trying."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most, self._seconds = most, seconds
+        self.rows = min(_FIRST_ROWS, most)
+
+    def ran(self, rows: int, seconds: float) -> None:
+        if rows > self.rows:  # one request, larger than what is put together here
+            return
+        if seconds > self._seconds:
+            self.rows = max(1, int(self.rows * _LESS))
+        elif rows >= self.rows - _MORE_ROWS:
+            self.rows = min(self._most, self.rows + _MORE_ROWS)
+
+
+@dataclass(slots=True, eq=False)
+class Job(Generic[Payload, Answer]):
+    payload: Payload
+    rows: int
+    arrived: float  # monotonic seconds, as the deadline
+    deadline: float
+    answer: "asyncio.Future[Answer]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(Generic[Key]):
+    """What the observer of a lane is told."""
+
+    key: Key
+    rows: int
+    waited: list[float]  # seconds in the queue, by request
+    seconds: float  # of the run
+
+
+class Lane(Generic[Key, Payload, Answer]):
+    """`run` gets payloads of one key, in its thread, and gives as many answers, or exceptions, in their order.
+
+    Everything else is for the event loop in which the lane was made.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: "Callable[[Key, Sequence[Payload]], Sequence[Answer | Exception]]",
+        limits: Limits,
+        observer: "Callable[[Batch[Key]], None]",
+    ) -> None:
+        self._run, self._limits, self._observer = run, limits, observer
+        self._loop = asyncio.get_running_loop()
+        self._queues: OrderedDict[Key, deque[Job[Payload, Answer]]] = OrderedDict()
+        self._sizes: WeakKeyDictionary[Key, BatchSize] = WeakKeyDictionary()
+        self._requests = self._rows = 0  # that wait
+        self._seconds_per_row = 0.0
+        self._running: list[Job[Payload, Answer]] = []
+        self._due = self._sweeping = False
+        self._tasks: SimpleQueue[tuple[Key, list[Job[Payload, Answer]]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Rows."""
+        return self._rows
+
+    def submit(self, key: Key, payload: Payload, rows: int, deadline: float) -> "asyncio.Future[Answer]":
+        """Raises Overloaded: for as many as would wait too long, or for nothing but their deadline."""
+        now, limits = monotonic(), self._limits
+        if self._requests:
+            wait = self._rows * self._seconds_per_row
+            full = self._rows + rows > limits.waiting_rows or self._requests >= limits.waiting_requests
+            if full or now + wait > deadline:
+                said = f"{self._requests:,} requests wait, for about {wait:.2g} s"
+                raise Overloaded(f"expected a place in the queue, {said}: ask again later", max(1, ceil(wait)))
+        job: Job[Payload, Answer] = Job(payload, rows, now, deadline, self._loop.create_future())
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = deque()
+        queue.append(job)
+        self._requests += 1
+        self._rows += rows
+        if not self._running and not self._due:
+            self._due = True
+            self._loop.call_soon(self._next)
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+        return job.answer
+
+    def close(self) -> None:
+        """What runs is finished; what waits is not started."""
+        self._tasks.put(None)
+        self._thread.join(5)
+
+    def _next(self) -> None:
+        self._due = False
+        while self._queues and not self._running:
+            key, queue = self._queues.popitem(last=False)
+            self._running = self._take(key, queue)
+            if queue:
+                self._queues[key] = queue  # behind the others: no model waits for ever
+            if self._running:
+                self._tasks.put((key, self._running))
+
+    def _take(self, key: Key, queue: deque[Job[Payload, Answer]]) -> list[Job[Payload, Answer]]:
+        """From the queue's beginning; those whose asker has gone, or whose time is over, are not run."""
+        size = self._sizes.get(key)
+        if size is None:
+            size = self._sizes[key] = BatchSize(self._limits.batch_rows, self._limits.batch_seconds)
+        taken, rows, now = [], 0, monotonic()
+        while queue and (not taken or rows + queue[0].rows <= size.rows):
+            job = queue.popleft()
+            self._requests -= 1
+            self._rows -= job.rows
+            if job.answer.done():
+                continue
+            if job.deadline < now:
+                job.answer.set_exception(_late(job, now))
+                continue
+            taken.append(job)
+            rows += job.rows
+        return taken
+
+    def _done(
+        self, key: Key, jobs: list[Job[Payload, Answer]], answers: "Sequence[Answer | Exception]", begun: float
+    ) -> None:
+        seconds = monotonic() - begun
+        for job, answer in zip(jobs, answers, strict=True):
+            if job.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                job.answer.set_exception(answer)
+            else:
+                job.answer.set_result(answer)
+        rows = sum([job.rows for job in jobs])
+        self._sizes[key].ran(rows, seconds)
+        known = self._seconds_per_row or seconds / rows
+        self._seconds_per_row = _REMEMBER * known + (1 - _REMEMBER) * seconds / rows
+        self._running = []
+        self._next()
+        self._observer(Batch(key=key, rows=rows, waited=[begun - job.arrived for job in jobs], seconds=seconds))
+
+    def _sweep(self) -> None:
+        """Whose time is over hears it, even while a model hangs."""
+        now = monotonic()
+        for jobs in (self._running, *self._queues.values()):
+            for job in jobs:
+                if job.deadline < now and not job.answer.done():
+                    job.answer.set_exception(_late(job, now))
+        self._sweeping = bool(self._running or self._queues)
+        if self._sweeping:
+            self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            key, jobs = task
+            begun = monotonic()
+            answers: Sequence[Answer | Exception]
+            try:
+                answers = self._run(key, [job.payload for job in jobs])
+            except Exception as error:  # noqa: BLE001  it is for those who asked
+                answers = [error] * len(jobs)
+            with suppress(RuntimeError):  # the loop has gone, and with it who asked
+                self._loop.call_soon_threadsafe(self._done, key, jobs, answers, begun)
+
+
+def _late(job: Job[Payload, Answer], now: float) -> Late:
+    allowed, waited = job.deadline - job.arrived, now - job.arrived
+    return Late(f"expected an answer within {allowed:.3g} s, after {waited:.3g} s there was none")
