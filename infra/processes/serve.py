@@ -10,6 +10,8 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
 
+import grpc
+import grpc.aio
 import uvicorn
 import uvloop
 
@@ -26,7 +28,9 @@ from headrace.infra.processes.registered import registered
 from headrace.infra.sandbox import Sandbox
 from headrace.infra.serve.access import Access, is_loopback
 from headrace.infra.serve.events import EventScorer
+from headrace.infra.serve.grpc_service import Grpc
 from headrace.infra.serve.limits import Limits
+from headrace.infra.serve.one_write import OneWriteProtocol
 from headrace.infra.serve.operations import Operations
 from headrace.infra.serve.rest import Rest
 from headrace.infra.serve.service import Service, ServedPipeline
@@ -44,6 +48,7 @@ _BACKLOG = 2_048  # connections that wait to be accepted
 _KEEP_ALIVE_SECONDS = 75
 _KEYS_SECONDS = 1.0  # between two looks at the file of API keys
 _SWITCH_SECONDS = 0.000_5  # that a thread waits for the interpreter: by default 5 ms, ten times a small model's run
+_VERSION = version_of("headrace")
 _log = logging.getLogger("headrace.serve")
 
 
@@ -81,7 +86,7 @@ class Server:
             )
         self._stop: asyncio.Event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.port = 0  # once it listens
+        self.port = self.grpc_port = 0  # once it listens
 
     def stop(self) -> None:
         """From any thread or signal handler."""
@@ -103,17 +108,19 @@ class Server:
                 self._options.limits,
             )
             stack.callback(service.close)
-            rest = uvicorn.Server(self._http(self._rest(service)))
+            access = self._access()
+            remote = await self._grpc(service, access)
+            rest = uvicorn.Server(self._http(self._rest(service, access)))
             looking = asyncio.create_task(self._look_at_keys())
             answering = asyncio.create_task(_serve(rest, listening))
             self.port = listening.getsockname()[1]
-            _log.info("REST on http://%s:%d", self._options.host, self.port)
+            _log.info("REST on http://%s:%d, gRPC on port %d", self._options.host, self.port, self.grpc_port)
             await asyncio.wait([answering, asyncio.create_task(self._stop.wait())], return_when=asyncio.FIRST_COMPLETED)
             service.draining = True
             if not answering.done():
                 await asyncio.sleep(self._options.drain_seconds)
                 rest.should_exit = True
-            await answering
+            await asyncio.gather(answering, remote.stop(self._options.grace_seconds))
             looking.cancel()
 
     def _followed(self, given: Pipeline, stack: ExitStack) -> tuple[Loaded, EventScorer]:
@@ -157,28 +164,50 @@ class Server:
         store.positions(names.of(names.pipeline.side_topics[0].name))  # not there: a sentence, at once
         return store
 
-    def _rest(self, service: Service) -> Rest:
+    def _access(self) -> Access:
         options = self._options
-        access = Access(
+        return Access(
             self._keys,
             required=self._needs_keys,
             hosts=(options.host, *options.allow_hosts),
             origins=options.allow_origins,
         )
+
+    async def _grpc(self, service: Service, access: Access) -> grpc.aio.Server:
+        """Listening. Raises PortTaken."""
+        options = self._options
+        server = grpc.aio.server(
+            maximum_concurrent_rpcs=options.limits.connections,
+            options=[
+                ("grpc.max_receive_message_length", options.limits.request_bytes),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        server.add_generic_rpc_handlers((Grpc(service, access, self._tally, version=_VERSION).handler(),))
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        try:
+            self.grpc_port = server.add_insecure_port(f"{host}:{options.grpc_port}")
+        except RuntimeError as error:
+            raise PortTaken(f"--grpc-port {options.grpc_port}: expected a free port; {error}.") from error
+        await server.start()
+        return server
+
+    def _rest(self, service: Service, access: Access) -> Rest:
         names = {pipeline.name: Names(self._settings.prefix, pipeline) for pipeline in self._pipelines}
         return Rest(
             service,
             access,
             Operations(self._settings, names),
             self._tally,
-            version=version_of("headrace"),
+            version=_VERSION,
             pages={},
         )
 
     def _http(self, rest: Rest) -> uvicorn.Config:
         return uvicorn.Config(
             rest,
-            http="httptools",
+            http=OneWriteProtocol,
+            proxy_headers=False,
             ws="none",
             lifespan="off",
             log_config=None,

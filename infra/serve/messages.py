@@ -113,11 +113,10 @@ def answered(served: Servable, request: InferRequest, scores: Scores) -> tuple[b
     return head + data, len(head)
 
 
-def expect_outputs(served: Servable, request: InferRequest) -> None:
+def expect_output(served: Servable, name: str) -> None:
     """Before it is run. Raises RequestRefused."""
-    for one in request.outputs or ():
-        if one.name != served.output.name:
-            raise RequestRefused(f"outputs: expected {served.output.name}; got {one.name[:50]!r}")
+    if name != served.output.name:
+        raise RequestRefused(f"outputs: expected {served.output.name}; got {name[:50]!r}")
 
 
 def _binary(outputs: list[RequestOutput], *, otherwise: bool) -> bool:

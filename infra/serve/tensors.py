@@ -153,7 +153,7 @@ def _elements(spec: TensorSpec, given: Given, count: int) -> Flat:
     elif given.binary is not None:
         return _from_binary(spec, given.binary, count)
     else:
-        flat = _from_contents(spec, given.flat or [])
+        flat = _from_contents(spec, given.flat if given.flat is not None else ())
     if len(flat) != count:
         raise _wrong(spec, f"{count} elements for shape {list(given.shape)}", str(len(flat)))
     return flat
