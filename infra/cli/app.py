@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from headrace.infra.cli import (
+    api_keys,
     check,
     data,
     dead_letters,
@@ -46,6 +47,7 @@ for group in (
     topics,
     processes,
     serve,
+    api_keys,
     train,
     plan,
     predict,

@@ -12,6 +12,7 @@ from importlib.metadata import version as version_of
 
 import grpc
 import grpc.aio
+import msgspec
 import uvicorn
 import uvloop
 
@@ -31,6 +32,7 @@ from headrace.infra.serve.events import EventScorer
 from headrace.infra.serve.grpc_service import Grpc
 from headrace.infra.serve.limits import Limits
 from headrace.infra.serve.one_write import OneWriteProtocol
+from headrace.infra.serve.openapi import description, page
 from headrace.infra.serve.operations import Operations
 from headrace.infra.serve.rest import Rest
 from headrace.infra.serve.service import Service, ServedPipeline
@@ -109,8 +111,8 @@ class Server:
             )
             stack.callback(service.close)
             access = self._access()
-            remote = await self._grpc(service, access)
             rest = uvicorn.Server(self._http(self._rest(service, access)))
+            remote = await self._grpc(service, access)
             looking = asyncio.create_task(self._look_at_keys())
             answering = asyncio.create_task(_serve(rest, listening))
             self.port = listening.getsockname()[1]
@@ -194,13 +196,17 @@ class Server:
 
     def _rest(self, service: Service, access: Access) -> Rest:
         names = {pipeline.name: Names(self._settings.prefix, pipeline) for pipeline in self._pipelines}
+        described = description(list(names), self._options.limits, _VERSION)
         return Rest(
             service,
             access,
             Operations(self._settings, names),
             self._tally,
             version=_VERSION,
-            pages={},
+            pages={
+                "openapi.json": (b"application/json", msgspec.json.encode(described)),
+                "docs": (b"text/html; charset=utf-8", page(described).encode()),
+            },
         )
 
     def _http(self, rest: Rest) -> uvicorn.Config:

@@ -12,7 +12,6 @@ from headrace.infra.serve.refusals import RequestRefused
 from headrace.infra.serve.servable import Scores, Servable
 from headrace.infra.serve.tensors import Given, to_binary
 
-_NO_DATA = msgspec.Raw(b"")
 
 
 class TensorParameters(msgspec.Struct, kw_only=True, gc=False):
@@ -29,7 +28,7 @@ class RequestInput(msgspec.Struct, gc=False):
     name: str
     shape: list[int]
     datatype: str
-    data: msgspec.Raw = _NO_DATA
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     parameters: TensorParameters | None = None
 
 
@@ -88,9 +87,11 @@ def parsed(body: bytes, header_length: int | None) -> tuple[InferRequest, list[G
 
 
 def _given(one: RequestInput, binary: memoryview | None) -> Given:
-    if binary is None and one.data is _NO_DATA:
+    if binary is not None:
+        return Given(one.name, one.datatype, one.shape, None, binary)
+    if one.data is msgspec.UNSET:
         raise RequestRefused(f"input {one.name!r}: expected data, or parameters.binary_data_size; got neither")
-    return Given(one.name, one.datatype, one.shape, None if binary is not None else one.data, binary)
+    return Given(one.name, one.datatype, one.shape, one.data)
 
 
 def answered(served: Servable, request: InferRequest, scores: Scores) -> tuple[bytes, int | None]:
