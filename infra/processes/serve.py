@@ -89,6 +89,7 @@ class Server:
         self._stop: asyncio.Event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.port = self.grpc_port = 0  # once it listens
+        self.service: Service | None = None
 
     def stop(self) -> None:
         """From any thread or signal handler."""
@@ -102,7 +103,7 @@ class Server:
             pipelines = {}
             for pipeline in self._pipelines:
                 pipelines[pipeline.name] = await asyncio.to_thread(self._followed, pipeline, stack)
-            service = Service(
+            self.service = service = Service(
                 {
                     name: ServedPipeline(name, versions, scorer, self._options.limits, self._tally, self._observer)
                     for name, (versions, scorer) in pipelines.items()

@@ -92,9 +92,14 @@ class Lane(Generic[Key, Payload, Answer]):
         self._thread.start()
 
     @property
+    def running(self) -> int:
+        """Requests in the run that is under way."""
+        return len(self._running)
+
+    @property
     def waiting(self) -> int:
-        """Rows."""
-        return self._rows
+        """Requests in the queue."""
+        return self._requests
 
     def submit(self, key: Key, payload: Payload, rows: int, deadline: float) -> "asyncio.Future[Answer]":
         """Raises Overloaded: for as many as would wait too long, or for nothing but their deadline."""
@@ -145,10 +150,7 @@ class Lane(Generic[Key, Payload, Answer]):
             job = queue.popleft()
             self._requests -= 1
             self._rows -= job.rows
-            if job.answer.done():
-                continue
-            if job.deadline < now:
-                job.answer.set_exception(_late(job, now))
+            if _end(job, now):
                 continue
             taken.append(job)
             rows += job.rows
@@ -174,13 +176,17 @@ class Lane(Generic[Key, Payload, Answer]):
         self._observer(Batch(key=key, rows=rows, waited=[begun - job.arrived for job in jobs], seconds=seconds))
 
     def _sweep(self) -> None:
-        """Whose time is over hears it, even while a model hangs."""
+        """Whose time is over hears it, even while a model hangs, and takes no place in the queue any more."""
         now = monotonic()
-        for jobs in (self._running, *self._queues.values()):
-            for job in jobs:
-                if job.deadline < now and not job.answer.done():
-                    job.answer.set_exception(_late(job, now))
-        self._sweeping = bool(self._running or self._queues)
+        for job in self._running:
+            _end(job, now)
+        for key, queue in list(self._queues.items()):
+            over = [job for job in queue if _end(job, now)]
+            if over:
+                self._requests -= len(over)
+                self._rows -= sum([job.rows for job in over])
+                self._queues[key] = deque(job for job in queue if not job.answer.done())
+        self._sweeping = bool(self._running or self._requests)
         if self._sweeping:
             self._loop.call_later(_SWEEP_SECONDS, self._sweep)
 
@@ -197,6 +203,9 @@ class Lane(Generic[Key, Payload, Answer]):
                 self._loop.call_soon_threadsafe(self._done, key, jobs, answers, begun)
 
 
-def _late(job: Job[Payload, Answer], now: float) -> Late:
-    allowed, waited = job.deadline - job.arrived, now - job.arrived
-    return Late(f"expected an answer within {allowed:.3g} s, after {waited:.3g} s there was none")
+def _end(job: Job[Payload, Answer], now: float) -> bool:
+    """Whether nobody waits for it any more."""
+    if job.deadline < now and not job.answer.done():
+        allowed, waited = job.deadline - job.arrived, now - job.arrived
+        job.answer.set_exception(Late(f"expected an answer within {allowed:.3g} s, after {waited:.3g} s there was none"))
+    return job.answer.done()

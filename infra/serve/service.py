@@ -67,8 +67,9 @@ class ServedPipeline:
         return self.versions.there(version) is not None
 
     @property
-    def waiting_rows(self) -> dict[str, int]:
-        return {"tensors": self._tensors.waiting, "events": self._events.waiting}
+    def busy(self) -> tuple[int, int]:
+        """Requests for tensors that run, and that wait."""
+        return self._tensors.running, self._tensors.waiting
 
     def close(self) -> None:
         self._tensors.close()
