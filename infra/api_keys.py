@@ -71,7 +71,9 @@ class ApiKeys:
                 return
             raise SettingsError(f"{self._place}: expected the API keys, the file has gone. Put it back.") from None
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{self._place}: expected API keys as `headrace key add` writes them: {error}") from error
+            raise SettingsError(
+                f"{self._place}: expected API keys as `headrace key add` writes them: {error}"
+            ) from error
         self._read_as, self._keys = now, {key.id: key for key in kept.keys}
 
     def holder(self, token: str) -> ApiKey | None:
@@ -96,7 +98,9 @@ class ApiKeys:
         """It stays in the list. Raises BadInput."""
         key = self._keys.get(identity)
         if key is None:
-            raise BadInput(f"key: expected one of {', '.join(self._keys) or 'none, as there is no key'}; got {identity!r}.")
+            raise BadInput(
+                f"key: expected one of {', '.join(self._keys) or 'none, as there is no key'}; got {identity!r}."
+            )
         revoked = key if key.revoked_at else msgspec.structs.replace(key, revoked_at=_now())
         self._write([revoked if one.id == identity else one for one in self._keys.values()])
         return revoked

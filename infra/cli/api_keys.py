@@ -48,7 +48,9 @@ def register(app: typer.Typer) -> None:
         if output is Output.json:
             print_json_lines(found)
             return
-        print_table(_SHOWN, [list(entry.values()) for entry in found], empty="no keys: everybody on this machine may ask")
+        print_table(
+            _SHOWN, [list(entry.values()) for entry in found], empty="no keys: everybody on this machine may ask"
+        )
 
     @key.command(epilog="Example: headrace key revoke 3f9a01bc")
     def revoke(

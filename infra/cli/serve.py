@@ -1,11 +1,10 @@
-"""`headrace serve`: predictions on demand, and who may ask for them."""
+"""`headrace serve`: predictions on demand."""
 
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from headrace.infra.cli.output import PipelineArgument
 from headrace.infra.cli.processes import MetricsPort
 
 _EXAMPLE = """Example: headrace serve flights.py
@@ -16,8 +15,10 @@ Example: headrace serve flights.py --host 0.0.0.0 --allow-host models.example.co
 def register(app: typer.Typer) -> None:
     @app.command(epilog=_EXAMPLE)
     def serve(
-        file: PipelineArgument,
-        host: Annotated[str, typer.Option(help="the address to listen on; beyond loopback only with API keys")] = "127.0.0.1",
+        files: Annotated[list[str], typer.Argument(help="pipeline files, or file.py:name for one of several")],
+        host: Annotated[
+            str, typer.Option(help="the address to listen on; beyond loopback only with API keys")
+        ] = "127.0.0.1",
         port: Annotated[int, typer.Option(help="REST; 0 takes a free port")] = 8080,
         grpc_port: Annotated[int, typer.Option(help="gRPC; 0 takes a free port")] = 8081,
         metrics_port: MetricsPort = 0,
@@ -64,5 +65,5 @@ def register(app: typer.Typer) -> None:
             drain_seconds=drain_seconds,
             limits=limits,
         )
-        pipelines = list(read_pipelines(file).pipelines.values())
+        pipelines = [pipeline for place in files for pipeline in read_pipelines(place).pipelines.values()]
         run_serve(located(Settings.load()), pipelines, options, metrics_port=metrics_port)

@@ -35,13 +35,13 @@ from headrace.infra.serve.one_write import OneWriteProtocol
 from headrace.infra.serve.openapi import description, page
 from headrace.infra.serve.operations import Operations
 from headrace.infra.serve.rest import Rest
-from headrace.infra.serve.service import Service, ServedPipeline
+from headrace.infra.serve.service import ServedPipeline, Service
 from headrace.infra.serve.tally import Tally
 from headrace.infra.serve.versions import Champion, Loaded, as_json
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, Values
 from headrace.infra.topics import topic_id
-from headrace.models.errors import HeadraceError, PortTaken, ServerMissing, SettingsError
+from headrace.models.errors import BadInput, HeadraceError, PortTaken, ServerMissing, SettingsError
 from headrace.models.facts import Observer
 from headrace.models.pipeline import Pipeline
 from headrace.streams.swap import Follower
@@ -74,11 +74,14 @@ class Server:
         settings: Settings,
         pipelines: Sequence[Pipeline],
         observer: Observer,
-        options: Options = Options(),  # noqa: B008  frozen
+        options: Options = Options(),
         tally: Tally | None = None,
     ) -> None:
         self._settings, self._pipelines, self._observer, self._options = settings, pipelines, observer, options
         self._tally = tally or Tally()
+        twice = {one.name for one in pipelines if sum(one.name == other.name for other in pipelines) > 1}
+        if twice:
+            raise BadInput(f"pipelines: expected each name once, {', '.join(sorted(twice))} comes twice.")
         self._keys = ApiKeys(settings.api_keys)
         self._needs_keys = not is_loopback(options.host)
         if self._needs_keys and not self._keys:
@@ -152,9 +155,7 @@ class Server:
         stack.callback(reader.close)
         stack.callback(artifacts.close)
         stack.callback(follower.stop)
-        loaded = Loaded(
-            settings, names, champion, lambda: follower.versions, self._observer, self._options.limits
-        )
+        loaded = Loaded(settings, names, champion, lambda: follower.versions, self._observer, self._options.limits)
         return loaded, EventScorer(given.label, store)
 
     def _store(self, names: Names, stack: ExitStack) -> RedisFeatureStore | None:

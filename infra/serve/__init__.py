@@ -1,1 +1,1 @@
-"""On demand: requests → batches → the models that the stream serves. `app` is the REST face, `grpc_service` the other."""
+"""requests → batches → the models that the stream serves. `rest` and `grpc_service` are its two faces."""

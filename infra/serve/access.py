@@ -35,10 +35,12 @@ class Access:
         known = self._known.get(host)
         if known is None:
             known = _name_of(host.decode("latin-1")) in self._hosts
-            if len(self._known) < 1_000:  # noqa: PLR2004  whoever sends more is asked anew each time
+            if len(self._known) < 1_000:
                 self._known[host] = known
         if not known:
-            raise Forbidden(f"Host: expected one of {', '.join(sorted(self._hosts))} (--allow-host); got {_shown(host)}")
+            raise Forbidden(
+                f"Host: expected one of {', '.join(sorted(self._hosts))} (--allow-host); got {_shown(host)}"
+            )
         if not changes:
             return
         origin = headers.get(b"origin")

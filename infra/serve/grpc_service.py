@@ -14,15 +14,15 @@ from headrace.infra.serve.access import Access
 from headrace.infra.serve.grpc_messages import SERVICE, message
 from headrace.infra.serve.refusals import RequestRefused
 from headrace.infra.serve.rest import EXTENSIONS
-from headrace.infra.serve.service import Service
 from headrace.infra.serve.servable import Scores, Servable
+from headrace.infra.serve.service import Service
 from headrace.infra.serve.tally import Tally
 from headrace.infra.serve.tensors import Given, to_binary
 
 _INFER_RESPONSE = message("ModelInferResponse")
 _CONTENTS = {"FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents"}
 _log = logging.getLogger("headrace.serve")
-Context = grpc.aio.ServicerContext
+Context = Any  # grpc.aio.ServicerContext: grpcio has no types of its own
 Method = Callable[[Any, float], Awaitable[Any]]  # request, deadline in monotonic seconds
 
 
@@ -54,12 +54,10 @@ class Grpc:
             },
         )
 
-    def _answering(
-        self, name: str, method: Method, role: Role | None
-    ) -> Callable[[Any, "Context[Any, Any]"], Awaitable[Any]]:
+    def _answering(self, name: str, method: Method, role: Role | None) -> Callable[[Any, Context], Awaitable[Any]]:
         most = self._service.limits.deadline_seconds
 
-        async def answer(request: Any, context: "Context[Any, Any]") -> Any:
+        async def answer(request: Any, context: Context) -> Any:
             arrived, status = monotonic(), "OK"
             given = dict(context.invocation_metadata() or ())
             if identity := given.get("x-request-id"):

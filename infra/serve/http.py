@@ -50,7 +50,19 @@ class Bodies:
 class Request:
     """One request of a connection."""
 
-    __slots__ = ("_bodies", "_receive", "arrived", "deadline", "headers", "held", "id", "method", "parts", "scope", "who")
+    __slots__ = (
+        "_bodies",
+        "_receive",
+        "arrived",
+        "deadline",
+        "headers",
+        "held",
+        "id",
+        "method",
+        "parts",
+        "scope",
+        "who",
+    )
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, bodies: Bodies) -> None:
         self.scope, self._receive, self._bodies = scope, receive, bodies
@@ -79,7 +91,8 @@ class Request:
         if not self.scope["query_string"]:
             return ""
         try:
-            return parse_qs(self.scope["query_string"].decode(), max_num_fields=20).get(name, [""])[-1]
+            text: str = self.scope["query_string"].decode()
+            return parse_qs(text, max_num_fields=20).get(name, [""])[-1]
         except ValueError as error:
             raise RequestRefused(f"query: expected name=value, UTF-8 and percent-encoded; {error}") from error
 
@@ -93,7 +106,7 @@ class Request:
         given = self.headers.get(DEADLINE_HEADER)
         if given is None:
             return
-        if not given.isdigit() or len(given) > 9:  # noqa: PLR2004  eleven days
+        if not given.isdigit() or len(given) > 9:
             got = repr(given[:40].decode("latin-1"))
             raise RequestRefused(f"X-Request-Timeout-Ms: expected milliseconds as a whole number; got {got}")
         self.within(int(given))

@@ -145,7 +145,8 @@ class Lane(Generic[Key, Payload, Answer]):
         size = self._sizes.get(key)
         if size is None:
             size = self._sizes[key] = BatchSize(self._limits.batch_rows, self._limits.batch_seconds)
-        taken, rows, now = [], 0, monotonic()
+        taken: list[Job[Payload, Answer]] = []
+        rows, now = 0, monotonic()
         while queue and (not taken or rows + queue[0].rows <= size.rows):
             job = queue.popleft()
             self._requests -= 1
@@ -207,5 +208,7 @@ def _end(job: Job[Payload, Answer], now: float) -> bool:
     """Whether nobody waits for it any more."""
     if job.deadline < now and not job.answer.done():
         allowed, waited = job.deadline - job.arrived, now - job.arrived
-        job.answer.set_exception(Late(f"expected an answer within {allowed:.3g} s, after {waited:.3g} s there was none"))
+        job.answer.set_exception(
+            Late(f"expected an answer within {allowed:.3g} s, after {waited:.3g} s there was none")
+        )
     return job.answer.done()

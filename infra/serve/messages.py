@@ -13,7 +13,6 @@ from headrace.infra.serve.servable import Scores, Servable
 from headrace.infra.serve.tensors import Given, to_binary
 
 
-
 class TensorParameters(msgspec.Struct, kw_only=True, gc=False):
     binary_data_size: int | None = None
     binary_data: bool | None = None

@@ -74,9 +74,7 @@ _TYPES = {
 
 def description(pipelines: Sequence[str], limits: Limits, version: str) -> dict[str, Any]:
     """OpenAPI 3.1."""
-    schemas, components = msgspec.json.schema_components(
-        _TYPES.values(), ref_template="#/components/schemas/{name}"
-    )
+    schemas, components = msgspec.json.schema_components(_TYPES.values(), ref_template="#/components/schemas/{name}")
     shown = dict(zip(_TYPES, schemas, strict=True))
     event = {"type": "object", "description": "as it is on the events topic"}
     one, refused_one = shown["EventPrediction"], shown["EventRefused"]

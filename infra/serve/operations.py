@@ -43,7 +43,7 @@ class Operations:
             why = _retrain(body).why if body else ""
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RequestRefused(f'body: expected nothing, or {{"why": "a text"}}; {error}') from error
-        if len(why) > 1_000:  # noqa: PLR2004  it travels with every record of the run
+        if len(why) > 1_000:
             raise RequestRefused(f"why: expected up to 1,000 characters, got {len(why):,}")
         names = self._names(pipeline)
         asked = await self._in_thread(

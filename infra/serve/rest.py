@@ -60,20 +60,12 @@ class Rest:
         try:
             try:
                 routes, operation, arguments = self._route(request.parts)
-                route = routes.get(request.method)
-                if route is None:
-                    raise NotAllowed(request.method, ", ".join(routes))
-                handler, role = route
-                if role is not None:
-                    self._access.check_place(request.headers, changes=request.method != "GET")
-                    request.who = self._access.who(role, request.authorization)
-                request.read_deadline()
-                response = await handler(request, *arguments)
+                response = await self._handler(request, routes)(request, *arguments)
             except RequestRefused as refused:
                 response = _refusal(refused)
             except ClientGone:
                 return
-            except Exception:
+            except Exception:  # noqa: BLE001  whoever asks hears that it is our mistake, and its log says which
                 _log.exception("request %s %s %s", request.id.decode(), operation, request.trace)
                 response = Response(500, _encode({"error": f"request {request.id.decode()}: see the server's log"}))
             await respond(send, request.id, response)
@@ -81,7 +73,19 @@ class Rest:
             request.release()
         self._tally.answered("rest", operation, str(response.status), monotonic() - request.arrived)
 
-    def _route(self, parts: list[str]) -> tuple[Routes, str, tuple[str, ...]]:  # noqa: C901, PLR0911  one table
+    def _handler(self, request: Request, routes: Routes) -> Handler:
+        """Raises NotAllowed, Forbidden, Unauthenticated, RequestRefused."""
+        route = routes.get(request.method)
+        if route is None:
+            raise NotAllowed(request.method, ", ".join(routes))
+        handler, role = route
+        if role is not None:
+            self._access.check_place(request.headers, changes=request.method != "GET")
+            request.who = self._access.who(role, request.authorization)
+        request.read_deadline()
+        return handler
+
+    def _route(self, parts: list[str]) -> tuple[Routes, str, tuple[str, ...]]:  # noqa: C901, PLR0911, PLR0912  one table
         if len(parts) > _MOST_PARTS:
             raise NotFound("path: expected one of /openapi.json")
         match parts:
@@ -224,6 +228,6 @@ def _refusal(refused: RequestRefused) -> Response:
         response.headers = [JSON, (b"retry-after", b"%d" % refused.retry_after)]
     elif isinstance(refused, NotAllowed):
         response.headers = [JSON, (b"allow", refused.allowed.encode())]
-    elif refused.status == 401:  # noqa: PLR2004
+    elif refused.status == 401:
         response.headers = [JSON, (b"www-authenticate", b"Bearer")]
     return response

@@ -103,4 +103,8 @@ def _column(column: Column, values: NDArray[Any]) -> NDArray[Any]:
     """A column has None where a tensor has the empty text."""
     if column.kind == "number":
         return values.astype(np.float64)
-    return np.where(values == "", None, values) if column.nullable else values
+    if not column.nullable:
+        return values
+    texts = values.copy()
+    texts[values == ""] = None
+    return texts

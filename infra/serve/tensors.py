@@ -70,9 +70,8 @@ def inputs_of(schema: Schema) -> tuple[TensorSpec, ...]:
         found.append(TensorSpec(name=NUMBERS, datatype="FP32", shape=(-1, len(numbers)), columns=numbers))
     if categories := schema.categories:
         found.append(TensorSpec(name=CATEGORIES, datatype="BYTES", shape=(-1, len(categories)), columns=categories))
-    for column in schema.tensors:
-        found.append(TensorSpec(name=column.name, datatype="FP32", shape=(-1, *column.shape)))
-    return tuple(found)
+    tensors = (TensorSpec(name=one.name, datatype="FP32", shape=(-1, *one.shape)) for one in schema.tensors)
+    return (*found, *tensors)
 
 
 def output(datatype: Datatype) -> TensorSpec:
@@ -83,7 +82,7 @@ def checked(specs: Sequence[TensorSpec], given: Sequence[Given], most_rows: int)
     """Raises RequestRefused: names, datatypes, shapes, numbers of elements; TooLarge: rows."""
     if len(given) != len(specs):
         raise _wrong_names(specs, given)
-    tensors = Tensors(-1)
+    tensors = Tensors(0)
     for place, spec in enumerate(specs):
         one = given[place]
         if one.name != spec.name:  # in another order
@@ -95,17 +94,20 @@ def checked(specs: Sequence[TensorSpec], given: Sequence[Given], most_rows: int)
             raise _wrong(spec, f"datatype {spec.datatype}", one.datatype)
         if len(shape) != len(spec.shape) or tuple(shape[1:]) != spec.shape[1:]:
             raise _wrong(spec, f"shape {list(spec.shape)}, -1 for the rows", f"{list(shape)[:20]}")
-        rows = shape[0]
-        if tensors.rows < 0:
-            if rows < 1:
-                raise _wrong(spec, "at least one row", f"shape {list(shape)}")
-            if rows > most_rows:
-                raise TooLarge(f"input {spec.name!r}: expected up to {most_rows:,} rows in one request, got {rows:,}")
-            tensors.rows = rows
-        elif rows != tensors.rows:
-            raise _wrong(spec, f"{tensors.rows} rows as in {specs[0].name!r}", str(rows))
-        tensors.flat.append(_elements(spec, one, rows * spec.size))
+        if place == 0:
+            tensors.rows = _rows(spec, shape, most_rows)
+        elif shape[0] != tensors.rows:
+            raise _wrong(spec, f"{tensors.rows} rows as in {specs[0].name!r}", str(shape[0]))
+        tensors.flat.append(_elements(spec, one, tensors.rows * spec.size))
     return tensors
+
+
+def _rows(spec: TensorSpec, shape: Sequence[int], most: int) -> int:
+    if shape[0] < 1:
+        raise _wrong(spec, "at least one row", f"shape {list(shape)}")
+    if shape[0] > most:
+        raise TooLarge(f"input {spec.name!r}: expected up to {most:,} rows in one request, got {shape[0]:,}")
+    return shape[0]
 
 
 def stacked(spec: TensorSpec, parts: Sequence[Flat], rows: int) -> NDArray[Any]:
@@ -148,6 +150,7 @@ def to_binary(array: NDArray[Any]) -> bytes:
 
 
 def _elements(spec: TensorSpec, given: Given, count: int) -> Flat:
+    flat: Flat
     if given.json is not None:
         flat = _from_json(spec, given.json)
     elif given.binary is not None:
@@ -162,7 +165,7 @@ def _elements(spec: TensorSpec, given: Given, count: int) -> Flat:
 def _from_json(spec: TensorSpec, data: msgspec.Raw) -> list[Any]:
     decode = _texts if spec.datatype == "BYTES" else _floats
     try:
-        return decode(data)  # type: ignore[return-value]
+        return decode(data)
     except msgspec.ValidationError:  # nested, or null for what is missing
         pass
     flat: list[Any] = []

@@ -1,4 +1,4 @@
-"""registry → the champion that answers, followed as workers follow it; any other version → loaded when it is asked for."""
+"""registry → the champion that answers, followed as workers follow it; any other version, loaded when asked for."""
 
 import asyncio
 from collections import OrderedDict
