@@ -20,6 +20,7 @@ DEADLINE_HEADER = b"x-request-timeout-ms"
 _ID = pattern(rb"[\x21-\x7e]{1,128}")
 _TRACE = pattern(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib's wbits: a gzip member, a zlib stream
+_DIGITS = 9  # of milliseconds: eleven days
 _ids, _process = count(1), token_hex(6).encode()
 JSON = (b"content-type", b"application/json")
 
@@ -106,9 +107,9 @@ class Request:
         given = self.headers.get(DEADLINE_HEADER)
         if given is None:
             return
-        if not given.isdigit() or len(given) > 9:
+        if not given.isdigit() or len(given) > _DIGITS or int(given) == 0:
             got = repr(given[:40].decode("latin-1"))
-            raise RequestRefused(f"X-Request-Timeout-Ms: expected milliseconds as a whole number; got {got}")
+            raise RequestRefused(f"X-Request-Timeout-Ms: expected milliseconds, a whole number from 1; got {got}")
         self.within(int(given))
 
     async def body(self) -> bytes:

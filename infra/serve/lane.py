@@ -207,7 +207,7 @@ class Lane(Generic[Key, Payload, Answer]):
 def _end(job: Job[Payload, Answer], now: float) -> bool:
     """Whether nobody waits for it any more."""
     if job.deadline < now and not job.answer.done():
-        allowed, waited = job.deadline - job.arrived, now - job.arrived
+        allowed, waited = max(0.0, job.deadline - job.arrived), now - job.arrived
         job.answer.set_exception(
             Late(f"expected an answer within {allowed:.3g} s, after {waited:.3g} s there was none")
         )
