@@ -43,8 +43,13 @@ def in_loop(scenario, limits=None):
 
 
 async def until(fact):
+    """Turns of the loop, until it holds."""
     while not fact():
-        await asyncio.sleep(0)
+        await turn()
+
+
+async def turn():
+    await asyncio.sleep(0)
 
 
 def test_what_comes_in_one_turn_or_while_a_run_is_under_way_runs_together():
