@@ -188,7 +188,6 @@ class Metrics:
 
 
 _QUIET = (
-_QUIET = (
     *(facts.Predicted, facts.Served, facts.Acknowledged, facts.SideRowsApplied),
     *(facts.Lag, facts.LiveMetric),
 )  # many a second

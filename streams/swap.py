@@ -69,6 +69,8 @@ class Served(Protocol):
 
     def propose(self, model: LiveModel) -> None: ...
 
+    def propose_canary(self, canary: Canary | None) -> None: ...
+
     def looked_at(self, seq: int) -> None:
         """Every promotion up to this one is proposed or refused."""
 

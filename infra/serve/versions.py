@@ -21,6 +21,7 @@ from headrace.models.errors import BadInput, HeadraceError, RegistryRefused
 from headrace.models.facts import Observer, Refused, Swapped
 from headrace.models.pipeline import Pipeline
 from headrace.models.registry import Versions
+from headrace.streams.canary import Canary
 from headrace.streams.model import Baseline, LiveModel, live_model
 
 _REFUSED_SECONDS = 10.0  # that a version which cannot be loaded is not tried again
@@ -46,6 +47,9 @@ class Champion:
         seconds = monotonic() - model.arrived_at
         swapped = Swapped(pipeline=self._pipeline.name, seq=model.seq, version=model.version, seconds=seconds)
         self._observer(swapped)
+
+    def propose_canary(self, canary: Canary | None) -> None:
+        """A share is of message keys, and a request has none: a challenger answers whoever names it."""
 
     def looked_at(self, seq: int) -> None:
         """A request has no history to agree with."""
