@@ -36,6 +36,10 @@ def register(app: typer.Typer) -> None:
         ] = 10_000.0,
         max_request_mb: Annotated[int, typer.Option(help="of one request's body, unpacked", min=1, max=1024)] = 8,
         max_rows: Annotated[int, typer.Option(help="of one request", min=1)] = 10_000,
+        nice: Annotated[
+            int,
+            typer.Option(help="how much workers go first on a machine that both share; 0: not at all", min=0, max=19),
+        ] = 5,
         drain_seconds: Annotated[
             float, typer.Option(help="on SIGTERM: answer so long while readiness says no, then close", min=0)
         ] = 1.0,
@@ -63,6 +67,7 @@ def register(app: typer.Typer) -> None:
             allow_hosts=tuple(allow_host or ()),
             allow_origins=tuple(allow_origin or ()),
             drain_seconds=drain_seconds,
+            nice=nice,
             limits=limits,
         )
         pipelines = [pipeline for place in files for pipeline in read_pipelines(place).pipelines.values()]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from headrace.infra.keys import verifier
 from headrace.infra.names import REGISTRY, Names
 from headrace.infra.observe import Metrics, both, log_fact, serving
 from headrace.infra.onnx import onnx_runtime
+from headrace.infra.processes.collect import collect_rarely
 from headrace.infra.processes.orphan import stop_when_orphaned
 from headrace.infra.processes.registered import registered
 from headrace.infra.sandbox import Sandbox
@@ -62,6 +64,7 @@ class Options:
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
     drain_seconds: float = 1.0  # of answering while readiness says no, for whoever shares out the requests
+    nice: int = 5  # how much other processes go before this one, where all want the processor
     grace_seconds: float = 20.0  # for what is in flight then
     limits: Limits = field(default_factory=Limits)
 
@@ -105,11 +108,12 @@ class Server:
             listening = stack.enter_context(_listening(self._options.host, self._options.port))
             pipelines = {}
             for pipeline in self._pipelines:
-                pipelines[pipeline.name] = await asyncio.to_thread(self._followed, pipeline, stack)
+                followed = await asyncio.to_thread(self._followed, pipeline, stack)
+                pipelines[pipeline.name] = (pipeline, *followed)
             self.service = service = Service(
                 {
-                    name: ServedPipeline(name, versions, scorer, self._options.limits, self._tally, self._observer)
-                    for name, (versions, scorer) in pipelines.items()
+                    name: ServedPipeline(pipeline, versions, scorer, self._options.limits, self._tally, self._observer)
+                    for name, (pipeline, versions, scorer) in pipelines.items()
                 },
                 self._options.limits,
             )
@@ -119,6 +123,7 @@ class Server:
             remote = await self._grpc(service, access)
             looking = asyncio.create_task(self._look_at_keys())
             answering = asyncio.create_task(_serve(rest, listening))
+            collect_rarely()
             self.port = listening.getsockname()[1]
             _log.info("REST on http://%s:%d, gRPC on port %d", self._options.host, self.port, self.grpc_port)
             await asyncio.wait([answering, asyncio.create_task(self._stop.wait())], return_when=asyncio.FIRST_COMPLETED)
@@ -271,6 +276,7 @@ def run_serve(settings: Settings, pipelines: Sequence[Pipeline], options: Option
         await server.run()
 
     names = [pipeline.name for pipeline in pipelines]
+    os.nice(options.nice)
     sys.setswitchinterval(_SWITCH_SECONDS)
     with ExitStack() as stack:
         port = stack.enter_context(serving(metrics, metrics_port))

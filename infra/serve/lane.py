@@ -1,8 +1,9 @@
 """concurrent requests → batches of one model → one run each, in a thread of the lane's own → their answers.
 
-Nothing waits for a clock: what comes while the thread is busy, or in the same turn of the event loop, is the next
+Nothing waits for a clock: what comes while a run is under way, or in the same turn of the event loop, is the next
 batch. How many rows that may be follows the time that batches take: a few more after a full one in time, a tenth less
-after one that took too long (AIMD, as in Clipper: Crankshaw et al., NSDI 2017, section 4.3).
+after one that took too long (AIMD, as in Clipper: Crankshaw et al., NSDI 2017, section 4.3). Runs that are known to be
+short happen in the event loop itself: two hand-overs between threads cost a lone request more than a small model does.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from queue import SimpleQueue
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -24,7 +25,9 @@ _FIRST_ROWS = 64  # of a batch, until it is known how long those take
 _MORE_ROWS = 8  # after each full batch that was in time
 _LESS = 0.9
 _SWEEP_SECONDS = 0.05  # how much later than its deadline a request may hear that it is over
-_REMEMBER = 0.9  # of the seconds per row, from batch to batch
+_REMEMBER = 0.9  # of what runs took, from batch to batch
+_SHORT_SECONDS = 0.000_5  # of processor time; longer ones would be felt by all other requests
+_KNOWN_RUNS = 5  # until it is known what runs take
 
 Key = TypeVar("Key", bound=Hashable)
 Payload = TypeVar("Payload")
@@ -32,11 +35,24 @@ Answer = TypeVar("Answer")
 
 
 class BatchSize:
-    """The most rows that run together, found by trying."""
+    """The most rows of a model that run together, found by trying; and how long its runs take."""
 
     def __init__(self, most: int, seconds: float) -> None:
         self._most, self._seconds = most, seconds
         self.rows = min(_FIRST_ROWS, most)
+        self._runs, self._mean, self._per_row = 0, 0.0, 0.0  # seconds of processor time
+
+    def is_short(self, rows: int) -> bool:
+        """Whether a run of so many rows is known to be."""
+        return self._runs >= _KNOWN_RUNS and max(self._mean, rows * self._per_row) < _SHORT_SECONDS
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Of processor time: waiting for the interpreter is no part of a run."""
+        if self._runs == 0:
+            self._mean, self._per_row = seconds, seconds / rows
+        self._runs += 1
+        self._mean = _REMEMBER * self._mean + (1 - _REMEMBER) * seconds
+        self._per_row = _REMEMBER * self._per_row + (1 - _REMEMBER) * seconds / rows
 
     def ran(self, rows: int, seconds: float) -> None:
         if rows > self.rows:  # one request, larger than what is put together here
@@ -78,7 +94,11 @@ class Lane(Generic[Key, Payload, Answer]):
         run: "Callable[[Key, Sequence[Payload]], Sequence[Answer | Exception]]",
         limits: Limits,
         observer: "Callable[[Batch[Key]], None]",
+        *,
+        inline: bool = False,
     ) -> None:
+        """`inline`: a run takes as long as its rows are many, whatever is in them, so short ones need no thread."""
+        self._inline = inline
         self._run, self._limits, self._observer = run, limits, observer
         self._loop = asyncio.get_running_loop()
         self._queues: OrderedDict[Key, deque[Job[Payload, Answer]]] = OrderedDict()
@@ -137,6 +157,9 @@ class Lane(Generic[Key, Payload, Answer]):
             self._running = self._take(key, queue)
             if queue:
                 self._queues[key] = queue  # behind the others: no model waits for ever
+            if self._running and self._inline and self._sizes[key].is_short(sum([job.rows for job in self._running])):
+                self._done(key, self._running, *self._ran(key, self._running))
+                return
             if self._running:
                 self._tasks.put((key, self._running))
 
@@ -158,7 +181,12 @@ class Lane(Generic[Key, Payload, Answer]):
         return taken
 
     def _done(
-        self, key: Key, jobs: list[Job[Payload, Answer]], answers: "Sequence[Answer | Exception]", begun: float
+        self,
+        key: Key,
+        jobs: list[Job[Payload, Answer]],
+        answers: "Sequence[Answer | Exception]",
+        begun: float,
+        processor_seconds: float,
     ) -> None:
         seconds = monotonic() - begun
         for job, answer in zip(jobs, answers, strict=True):
@@ -169,11 +197,15 @@ class Lane(Generic[Key, Payload, Answer]):
             else:
                 job.answer.set_result(answer)
         rows = sum([job.rows for job in jobs])
-        self._sizes[key].ran(rows, seconds)
+        size = self._sizes[key]
+        size.ran(rows, seconds)
+        size.took(rows, processor_seconds)
         known = self._seconds_per_row or seconds / rows
         self._seconds_per_row = _REMEMBER * known + (1 - _REMEMBER) * seconds / rows
         self._running = []
-        self._next()
+        if self._queues and not self._due:
+            self._due = True
+            self._loop.call_soon(self._next)
         self._observer(Batch(key=key, rows=rows, waited=[begun - job.arrived for job in jobs], seconds=seconds))
 
     def _sweep(self) -> None:
@@ -194,14 +226,19 @@ class Lane(Generic[Key, Payload, Answer]):
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
             key, jobs = task
-            begun = monotonic()
-            answers: Sequence[Answer | Exception]
-            try:
-                answers = self._run(key, [job.payload for job in jobs])
-            except Exception as error:  # noqa: BLE001  it is for those who asked
-                answers = [error] * len(jobs)
+            ran = self._ran(key, jobs)
             with suppress(RuntimeError):  # the loop has gone, and with it who asked
-                self._loop.call_soon_threadsafe(self._done, key, jobs, answers, begun)
+                self._loop.call_soon_threadsafe(self._done, key, jobs, *ran)
+
+    def _ran(self, key: Key, jobs: list[Job[Payload, Answer]]) -> "tuple[Sequence[Answer | Exception], float, float]":
+        """The answers, when the run began, and the processor time that it took."""
+        begun, spent = monotonic(), thread_time()
+        answers: Sequence[Answer | Exception]
+        try:
+            answers = self._run(key, [job.payload for job in jobs])
+        except Exception as error:  # noqa: BLE001  it is for those who asked
+            answers = [error] * len(jobs)
+        return answers, begun, thread_time() - spent
 
 
 def _end(job: Job[Payload, Answer], now: float) -> bool:

@@ -13,6 +13,8 @@ from headrace.infra.serve.tally import Tally
 from headrace.infra.serve.tensors import Given, Tensors, checked
 from headrace.infra.serve.versions import Loaded
 from headrace.models.facts import Observer, Served
+from headrace.models.features import Function
+from headrace.models.pipeline import Pipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +31,26 @@ class ServedPipeline:
     """One pipeline: tensors and events each in a lane of their own, so that a slow Redis holds up no tensors."""
 
     def __init__(
-        self, name: str, versions: Loaded, scorer: EventScorer, limits: Limits, tally: Tally, observer: Observer
+        self,
+        pipeline: Pipeline,
+        versions: Loaded,
+        scorer: EventScorer,
+        limits: Limits,
+        tally: Tally,
+        observer: Observer,
     ) -> None:
+        name = pipeline.name
         self.name, self.versions, self._limits, self._tally, self._observer = name, versions, limits, tally, observer
         self._tensors: Lane[Servable, Tensors, Scores] = Lane(
-            f"infer-{name}", Servable.infer, limits, lambda batch: self._served("tensors", batch)
+            f"infer-{name}",
+            Servable.infer,
+            limits,
+            lambda batch: self._served("tensors", batch),
+            inline=_takes_time_by_rows(pipeline),
         )
+        at_once = _takes_time_by_rows(pipeline) and not pipeline.stored
         self._events: Lane[Servable, Sequence[bytes], list[Told]] = Lane(
-            f"events-{name}", scorer, limits, lambda batch: self._served("events", batch)
+            f"events-{name}", scorer, limits, lambda batch: self._served("events", batch), inline=at_once
         )
 
     async def version(self, version: str, deadline: float) -> Servable:
@@ -95,6 +109,13 @@ class ServedPipeline:
                 seconds=batch.seconds,
             )
         )
+
+
+def _takes_time_by_rows(pipeline: Pipeline) -> bool:
+    """Graphs without loops and branches do: others are refused, unless the pipeline allows their operators. Functions
+    of the user's may do anything."""
+    own = isinstance(pipeline.baseline, Function) or any(isinstance(one, Function) for one in pipeline.features)
+    return not pipeline.operators and not own
 
 
 class Service:

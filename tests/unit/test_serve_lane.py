@@ -143,6 +143,31 @@ def test_the_queue_is_bounded_in_requests_and_in_rows():
     in_loop(scenario, Limits(waiting_rows=100, waiting_requests=4))
 
 
+def test_runs_that_are_known_to_be_short_need_no_thread_and_longer_ones_do():
+    async def run():
+        threads, long = [], False
+
+        def ran(_key, payloads):
+            threads.append(threading.current_thread() is threading.main_thread())
+            if long:
+                sum(range(3_000_000))
+            return payloads
+
+        lane, key = Lane("test", ran, Limits(), lambda _: None, inline=True), Key()
+        for n in range(20):
+            assert await lane.submit(key, n, 1, FAR) == n
+        assert threads == [False] * 5 + [True] * 15
+        long = True
+        for n in range(3):
+            assert await lane.submit(key, n, 1, FAR) == n
+        assert threads[20:] == [True, False, False]
+        assert await lane.submit(Key(), 1, 1, FAR) == 1  # another model: not known yet
+        assert threads[-1] is False
+        lane.close()
+
+    asyncio.run(run())
+
+
 def test_batches_grow_by_some_rows_while_they_are_in_time_and_shrink_by_a_tenth_when_not():
     size = BatchSize(200, seconds=0.02)
     sizes = []
