@@ -19,6 +19,7 @@ from headrace.infra.settings import Settings
 from headrace.models.aliases import CHAMPION
 from headrace.models.errors import BadInput, HeadraceError, RegistryRefused
 from headrace.models.facts import Observer, Refused, Swapped
+from headrace.models.golden import check_golden, golden_columns
 from headrace.models.pipeline import Pipeline
 from headrace.models.registry import Versions
 from headrace.streams.canary import Canary
@@ -152,6 +153,9 @@ class Loaded:
         if self._scoring is None:
             self._scoring = Scoring(self._settings, self._names, self._known())
         found = self._scoring.version(number)
+        if found.manifest is not None and found.manifest.golden is not None:
+            columns, rows = golden_columns(found.manifest.golden, found.manifest.schema)
+            check_golden(found.manifest.golden, found.predictor.predict(columns, rows))
         features = found.manifest.features if found.manifest else ()
         model = live_model(self._pipeline, found.predictor, version=number, features=features)
         return servable(self._pipeline, model)

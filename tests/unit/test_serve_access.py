@@ -1,10 +1,13 @@
 """Who may ask `headrace serve`: keys, roles, hosts, origins."""
 
+import json
 import stat
 
 import pytest
+from typer.testing import CliRunner
 
 from headrace.infra.api_keys import ApiKeys
+from headrace.infra.cli.app import app
 from headrace.infra.processes.serve import Options, Server
 from headrace.infra.serve.access import Access, is_loopback
 from headrace.infra.serve.refusals import Forbidden, Unauthenticated
@@ -32,6 +35,24 @@ def test_a_key_is_shown_once_and_kept_as_a_hash_that_only_its_owner_reads(keys, 
     assert len(token) == 55
     for wrong in ("", "hr_", token[:-1], token[:-1] + ("A" if token[-1] != "A" else "B"), token + "A", "x" * 1_000):
         assert keys.holder(wrong) is None
+
+
+def test_keys_are_added_listed_and_revoked_by_commands(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADRACE_API_KEYS_FILE", str(tmp_path / "keys.json"))
+
+    def ran(*words):
+        done = CliRunner().invoke(app, ["key", *words, "--output", "json"], catch_exceptions=False)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert ran("list") == []
+    (added,) = ran("add", "checkout", "--role", "operate")
+    entry = ApiKeys(tmp_path / "keys.json").holder(added["key"])
+    assert (entry.id, entry.name, entry.role) == (added["id"], "checkout", "operate")
+    (listed,) = ran("list")
+    assert listed == {name: value for name, value in added.items() if name != "key"}
+    (revoked,) = ran("revoke", added["id"])
+    assert revoked["revoked_at"]
+    assert ApiKeys(tmp_path / "keys.json").holder(added["key"]) is None
 
 
 def test_another_process_s_keys_and_revocations_are_seen(keys, tmp_path):
