@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from itertools import chain
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.infra.serve.refusals import Unavailable
 from headrace.infra.serve.servable import Servable
 from headrace.models.errors import StoreUnavailable
 from headrace.models.labels import Label
+from headrace.models.scores import top
 from headrace.streams.codec import clock_ms
 from headrace.streams.infer import score
 from headrace.streams.predictions import times_as_text
@@ -24,6 +27,13 @@ class EventPrediction(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: str
     version: int
     event_time: str
+
+
+class EventClass(EventPrediction, frozen=True, kw_only=True):
+    """The same of a label of several classes."""
+
+    label: str
+    probabilities: dict[str, float]
 
 
 class EventRefused(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,18 +65,24 @@ class EventScorer:
         answers: dict[int, Told] = {
             at: EventRefused(error=error.detail, reason=error.reason) for at, error in scored.decoded.rejected
         }
-        if scored.decoded.kept:
-            decoded, decisions = scored.decoded, self._label.decisions(scored.scores)
-            times = times_as_text(decoded.times)
-            for at, name, value, decision, time in zip(
-                decoded.kept, decoded.ids, scored.scores.tolist(), decisions, times, strict=True
-            ):
-                answers[at] = EventPrediction(
-                    id=name,
-                    prediction=value,
-                    decision=decision,
-                    pipeline=served.pipeline,
-                    version=served.version,
-                    event_time=time,
-                )
+        if not scored.decoded.kept:
+            return [answers[at] for at in range(len(events))]
+        decoded, label = scored.decoded, self._label
+        decisions, times = label.decisions(scored.scores), times_as_text(decoded.times)
+        rows = zip(decoded.kept, decoded.ids, top(scored.scores).tolist(), decisions, times, strict=True)
+        for place, (at, name, value, decision, time) in enumerate(rows):
+            said = EventPrediction(
+                id=name,
+                prediction=value,
+                decision=decision,
+                pipeline=served.pipeline,
+                version=served.version,
+                event_time=time,
+            )
+            answers[at] = self._of_classes(said, scored.scores[place]) if label.classes else said
         return [answers[at] for at in range(len(events))]
+
+    def _of_classes(self, said: EventPrediction, scores: NDArray[np.float64]) -> EventClass:
+        classes = self._label.classes
+        shares = dict(zip(classes, scores.tolist(), strict=True))
+        return EventClass(**msgspec.structs.asdict(said), label=classes[int(np.argmax(scores))], probabilities=shares)

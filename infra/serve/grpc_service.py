@@ -148,7 +148,7 @@ def _answered(served: Servable, identity: str, scores: Scores, *, raw: bool) -> 
     if raw:
         answer.raw_output_contents.append(to_binary(scores))
     else:
-        getattr(tensor.contents, _CONTENTS[spec.datatype]).extend(scores.tolist())
+        getattr(tensor.contents, _CONTENTS[spec.datatype]).extend(scores.ravel().tolist())
     return answer
 
 

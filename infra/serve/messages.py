@@ -101,13 +101,13 @@ def answered(served: Servable, request: InferRequest, scores: Scores) -> tuple[b
     head = b'{"model_name":%b,"model_version":"%d"' % (_encode(served.pipeline), served.version)
     if request.id:
         head += b',"id":' + _encode(request.id)
-    tensor = b',"outputs":[{"name":"%b","datatype":"%b","shape":[%d],' % (
+    tensor = b',"outputs":[{"name":"%b","datatype":"%b","shape":%b,' % (
         spec.name.encode(),
         spec.datatype.encode(),
-        len(scores),
+        b"[%d]" % len(scores) if scores.ndim == 1 else _encode(scores.shape),
     )
     if not binary:
-        return b'%b%b"data":%b}]}' % (head, tensor, _encode(scores.tolist())), None
+        return b'%b%b"data":%b}]}' % (head, tensor, _encode(scores.ravel().tolist())), None
     data = to_binary(scores)
     head = b'%b%b"parameters":{"binary_data_size":%d}}]}' % (head, tensor, len(data))
     return head + data, len(head)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.infra.serve.events import EventPrediction, EventRefused
+from headrace.infra.serve.events import EventClass, EventPrediction, EventRefused
 from headrace.infra.serve.limits import Limits
 from headrace.infra.serve.messages import InferRequest, ModelMetadata
 from headrace.infra.serve.operations import RetrainAccepted, RetrainRequest
@@ -62,7 +62,17 @@ _TYPES = {
     **{
         kind.__name__: kind
         for kind in (
-            *(EventPrediction, EventRefused, InferRequest, InferResponse, Live, ModelMetadata, Ready, Refusal),
+            *(
+                EventClass,
+                EventPrediction,
+                EventRefused,
+                InferRequest,
+                InferResponse,
+                Live,
+                ModelMetadata,
+                Ready,
+                Refusal,
+            ),
             *(RepositoryIndex, RetrainAccepted, RetrainRequest, ServerMetadata),
         )
     },
@@ -77,8 +87,8 @@ def description(pipelines: Sequence[str], limits: Limits, version: str) -> dict[
     schemas, components = msgspec.json.schema_components(_TYPES.values(), ref_template="#/components/schemas/{name}")
     shown = dict(zip(_TYPES, schemas, strict=True))
     event = {"type": "object", "description": "as it is on the events topic"}
-    one, refused_one = shown["EventPrediction"], shown["EventRefused"]
-    shown["Predictions"] = {"oneOf": [one, {"type": "array", "items": {"anyOf": [one, refused_one]}}]}
+    some = [shown[name] for name in ("EventPrediction", "EventClass", "EventRefused")]
+    shown["Predictions"] = {"anyOf": [*some[:2], {"type": "array", "items": {"anyOf": some}}]}
     shown["Events"] = {"oneOf": [event, {"type": "array", "items": event, "maxItems": limits.request_rows}]}
     model, pipeline = _path("model", pipelines), _path("pipeline", pipelines)
     number, run = _path("version", (), "a number, or an alias as champion"), _path("run", (), "or its beginning")

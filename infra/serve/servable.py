@@ -17,7 +17,7 @@ from headrace.models.session import Session
 from headrace.streams.model import LiveModel
 
 _MOST_LATE = 2  # requests without an answer in time, until the rest of their batch is not tried any more
-Scores = NDArray[Any]  # float32[rows], of the baseline float64[rows]
+Scores = NDArray[Any]  # float32[rows] or [rows, classes]; of the baseline float64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,8 +95,8 @@ def servable(pipeline: Pipeline, model: LiveModel) -> Servable:
     """The baseline takes the declaration's columns."""
     predictor = model.predictor
     schema = predictor.schema if isinstance(predictor, Session) else pipeline.schema
-    datatype = output("FP32" if isinstance(predictor, Session) else "FP64")
-    return Servable(pipeline=pipeline.name, model=model, inputs=inputs_of(schema), output=datatype)
+    answer = output("FP32" if isinstance(predictor, Session) else "FP64", model.classes)
+    return Servable(pipeline=pipeline.name, model=model, inputs=inputs_of(schema), output=answer)
 
 
 def _column(column: Column, values: NDArray[Any]) -> NDArray[Any]:

@@ -74,8 +74,9 @@ def inputs_of(schema: Schema) -> tuple[TensorSpec, ...]:
     return (*found, *tensors)
 
 
-def output(datatype: Datatype) -> TensorSpec:
-    return TensorSpec(name=PREDICTION, datatype=datatype, shape=(-1,))
+def output(datatype: Datatype, classes: int) -> TensorSpec:
+    """`classes`: 0 where there is one score for each row."""
+    return TensorSpec(name=PREDICTION, datatype=datatype, shape=(-1, classes) if classes else (-1,))
 
 
 def checked(specs: Sequence[TensorSpec], given: Sequence[Given], most_rows: int) -> Tensors:

@@ -28,7 +28,7 @@ from headrace.infra.topics import apply
 from headrace.models.errors import PortTaken
 from headrace.models.facts import Predicted, Proven, Refused, Served, SideRowsApplied, Swapped
 from headrace.models.features import Aggregate, Category, Datetime, Lookup, Number, Topic
-from headrace.models.labels import Binary
+from headrace.models.labels import Binary, Multiclass
 from headrace.models.pipeline import Pipeline
 
 ROW = [1.0, 2.0]
@@ -413,6 +413,21 @@ def test_events_that_would_be_dead_letters_say_their_reason_in_their_place(setti
         assert client.post(path + "?version=9", EVENT)[0] == 404
         assert client.post("/v1/pipelines/nobody/predict", EVENT)[0] == 404
         assert client.post(path, b"[" + b",".join([b"{}"] * 10_001) + b"]")[0] == 413
+
+
+def test_a_label_of_several_classes_has_a_probability_for_each(settings):
+    label = Multiclass(PIPELINE.label.topic, "late", within="1h", if_absent="drop", classes=["a", "b", "c"])
+    pipeline = replace(PIPELINE, label=label)
+    apply(settings, pipeline)
+    with server_of(settings, pipeline) as (_, client):
+        assert client.get("/v2/models/delay")[1]["outputs"] == [
+            {"name": "prediction", "datatype": "FP64", "shape": [-1, 3]}
+        ]
+        output = client.post("/v2/models/delay/infer", infer_body(ROW, ROW))[1]["outputs"][0]
+        assert (output["shape"], output["data"]) == ([2, 3], [pytest.approx(1 / 3)] * 6)
+        status, answer = client.post("/v1/pipelines/delay/predict", EVENT)
+        assert (status, answer["label"], answer["probabilities"]) == (200, "a", dict.fromkeys("abc", 1 / 3))
+        assert answer["prediction"] == answer["probabilities"]["a"]
 
 
 # ── versions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
