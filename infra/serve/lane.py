@@ -48,9 +48,9 @@ class BatchSize:
 
     def took(self, rows: int, seconds: float) -> None:
         """Of processor time: waiting for the interpreter is no part of a run."""
-        if self._runs == 0:
-            self._mean, self._per_row = seconds, seconds / rows
         self._runs += 1
+        if self._runs == 1:  # it may have set something up
+            return
         self._mean = _REMEMBER * self._mean + (1 - _REMEMBER) * seconds
         self._per_row = _REMEMBER * self._per_row + (1 - _REMEMBER) * seconds / rows
 
@@ -104,7 +104,7 @@ class Lane(Generic[Key, Payload, Answer]):
         self._queues: OrderedDict[Key, deque[Job[Payload, Answer]]] = OrderedDict()
         self._sizes: WeakKeyDictionary[Key, BatchSize] = WeakKeyDictionary()
         self._requests = self._rows = 0  # that wait
-        self._seconds_per_row = 0.0
+        self._run_seconds, self._together = 0.0, _FIRST_ROWS  # a usual run, and the rows that one takes now
         self._running: list[Job[Payload, Answer]] = []
         self._due = self._sweeping = False
         self._tasks: SimpleQueue[tuple[Key, list[Job[Payload, Answer]]] | None] = SimpleQueue()
@@ -125,7 +125,7 @@ class Lane(Generic[Key, Payload, Answer]):
         """Raises Overloaded: for as many as would wait too long, or for nothing but their deadline."""
         now, limits = monotonic(), self._limits
         if self._requests:
-            wait = self._rows * self._seconds_per_row
+            wait = ceil(self._rows / self._together) * self._run_seconds
             full = self._rows + rows > limits.waiting_rows or self._requests >= limits.waiting_requests
             if full or now + wait > deadline:
                 said = f"{self._requests:,} requests wait, for about {wait:.2g} s"
@@ -200,8 +200,8 @@ class Lane(Generic[Key, Payload, Answer]):
         size = self._sizes[key]
         size.ran(rows, seconds)
         size.took(rows, processor_seconds)
-        known = self._seconds_per_row or seconds / rows
-        self._seconds_per_row = _REMEMBER * known + (1 - _REMEMBER) * seconds / rows
+        self._run_seconds = _REMEMBER * self._run_seconds + (1 - _REMEMBER) * seconds
+        self._together = size.rows
         self._running = []
         if self._queues and not self._due:
             self._due = True

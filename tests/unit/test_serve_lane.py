@@ -143,6 +143,42 @@ def test_the_queue_is_bounded_in_requests_and_in_rows():
     in_loop(scenario, Limits(waiting_rows=100, waiting_requests=4))
 
 
+def test_a_first_run_that_took_long_turns_nobody_away():
+    async def run():
+        pauses = iter([0.2])
+
+        def ran(_key, payloads):
+            threading.Event().wait(next(pauses, 0))
+            return payloads
+
+        lane, key = Lane("test", ran, Limits(), lambda _: None), Key()
+        assert await lane.submit(key, 0, 1, FAR) == 0
+        deadline = monotonic() + 10
+        assert await asyncio.gather(*[lane.submit(key, n, 1, deadline) for n in range(500)]) == list(range(500))
+        lane.close()
+
+    asyncio.run(run())
+
+
+def test_who_could_only_be_late_is_turned_away_at_once():
+    async def scenario(lane, gate, _told):
+        key = Key()
+        gate.open.set()
+        await lane.submit(key, 0, 1, FAR)
+        lane._run_seconds = 2.0
+        gate.open.clear()
+        lane.submit(key, 0, 1, FAR)
+        await until(lambda: len(gate.batches) == 2)
+        waits = lane.submit(key, 1, 1, monotonic() + 5)
+        with pytest.raises(Overloaded, match="1 requests wait, for about 2 s") as refused:
+            lane.submit(key, 2, 1, monotonic() + 1)
+        assert refused.value.retry_after == 2
+        gate.open.set()
+        assert await waits == 10
+
+    in_loop(scenario)
+
+
 def test_runs_that_are_known_to_be_short_need_no_thread_and_longer_ones_do():
     async def run():
         threads, long = [], False
