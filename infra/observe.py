@@ -19,6 +19,7 @@ _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 1
 # From 10 µs (a function on a few rows) to 65 s (a broker that was away), five a decade: neighbours are at most 1.7
 # times apart, so a percentile that is read between them is off by no more.
 _STAGES = tuple(float(f"{digits}e{power}") for power in range(-5, 2) for digits in (1, 1.5, 2.5, 4, 6.5))
+_TOGETHER = tuple(2**power for power in range(11))
 _INFER = "infer"  # the agent whose chunks `Predicted` is of, as the worker names it
 _log = logging.getLogger("headrace")
 
@@ -72,6 +73,10 @@ class Metrics:
             ["pipeline", "why", "version", "other", "bound"],
         )
         self._measured: dict[str, frozenset[int]] = {}  # versions with live metrics, by pipeline
+        self._on_demand = counter("headrace_serve_rows", "Predicted on demand", ["pipeline", "version", "lane"])
+        self._together = histogram(
+            "headrace_serve_batch_requests", "Answered in one run", ["pipeline", "lane"], buckets=_TOGETHER
+        )
         self._guarded = counter("headrace_guard_actions", "What live numbers led to", ["pipeline", "action"])
         self._ticks = counter("headrace_score_ticks", "Scored by schedule", ["pipeline", "source", "outcome"])
         self._tick = gauge("headrace_score_tick_timestamp_seconds", "Newest with an outcome", ["pipeline", "source"])
@@ -87,6 +92,12 @@ class Metrics:
     def _(self, fact: facts.Predicted) -> None:
         self._predictions.labels(fact.pipeline, str(fact.version)).inc(fact.rows)
         self._time(_INFER, fact.seconds)
+
+    @_take.register
+    def _(self, fact: facts.Served) -> None:
+        labels = (fact.pipeline, str(fact.version), fact.lane)
+        self._on_demand.labels(*labels).inc(fact.rows)
+        self._together.labels(fact.pipeline, fact.lane).observe(fact.requests)
 
     @_take.register
     def _(self, fact: facts.Acknowledged) -> None:
@@ -176,7 +187,10 @@ class Metrics:
         self._guarded.labels(fact.pipeline, fact.action).inc()
 
 
-_QUIET = (facts.Predicted, facts.Acknowledged, facts.SideRowsApplied, facts.Lag, facts.LiveMetric)  # many a second
+_QUIET = (
+    *(facts.Predicted, facts.Served, facts.Acknowledged, facts.SideRowsApplied),
+    *(facts.Lag, facts.LiveMetric),
+)  # many a second
 _BAD = (facts.Refused, facts.DeadLettered, facts.Aborted, facts.Guarded, facts.RunTriedAgain, facts.RunOverruns)
 
 

@@ -84,11 +84,14 @@ class Settings(BaseSettings):
     # Larger artifacts go to the store; with 0 all of them do. The upper bound is a transaction's, at 1 MB a second.
     artifact_kafka_limit_mb: int = Field(default=100, ge=0, le=512)
     artifact_store: Annotated[str, AfterValidator(_legal_store)] = ""  # of fsspec
+    # Of `headrace serve`, as `headrace key` writes it; by default in `home`.
+    api_keys_file: Path | None = None
     kafka: Annotated[dict[str, str], BeforeValidator(checked_options)] = Field(default_factory=dict, repr=False)
 
     known: ClassVar[str] = (
         "bootstrap_servers, redis_url, prefix, home, replication, onnx_threads, onnx_providers,"
-        " onnx_timeout_s, model_memory_mb, signing_key_file, trusted_keys, artifact_kafka_limit_mb, artifact_store"
+        " onnx_timeout_s, model_memory_mb, signing_key_file, trusted_keys, artifact_kafka_limit_mb, artifact_store,"
+        " api_keys_file"
         " and the table [kafka]"
     )
 
@@ -106,6 +109,10 @@ class Settings(BaseSettings):
 
     def prefixed(self, name: str) -> str:
         return self.prefix + name
+
+    @property
+    def api_keys(self) -> Path:
+        return self.api_keys_file or self.home / "api-keys.json"
 
     @property
     def redis_shown(self) -> str | None:

@@ -17,6 +17,18 @@ class Predicted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Served:
+    """Requests were answered in one run of a model."""
+
+    pipeline: str
+    version: int
+    lane: str  # tensors or events
+    requests: int
+    rows: int
+    seconds: float  # of the run
+
+
+@dataclass(frozen=True, kw_only=True)
 class Acknowledged:
     """What an agent made is on the broker, and its positions are durable."""
 

@@ -33,7 +33,8 @@ class Versions:
     @property
     def aliases(self) -> dict[str, int]:
         """What each alias means now, the champion first."""
-        own = {name: moves[-1].version for name, moves in self.aliased.items()}
+        followed = list(self.aliased.items())  # at once: another thread may apply a record
+        own = {name: moves[-1].version for name, moves in followed}
         champion = {CHAMPION: self.champion.version if self.champion else 0}
         return champion | {name: version for name, version in own.items() if version is not None}
 

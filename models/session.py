@@ -86,7 +86,7 @@ class Session:
             self._session = ort.InferenceSession(onnx, options, providers=list(runtime.providers))
         except Exception as error:
             raise RegistryRefused("not_onnx", f"onnxruntime cannot load the graph: {error}") from error
-        self._schema, self._seconds = schema, runtime.seconds
+        self.schema, self._seconds = schema, runtime.seconds
         self._per_row: tuple[int, ...] = ()
         self._check_contract()
 
@@ -96,9 +96,13 @@ class Session:
         return self._per_row[0] if self._per_row else 0
 
     def predict(self, columns: Columns, rows: int) -> NDArray[np.float64]:
-        """Scores [rows], or [rows, classes]. Raises RegistryRefused: `raised`, `timeout`, or `wrong_shape` for another
-        number of rows."""
-        inputs, options = graph_inputs(self._schema, columns, rows), ort.RunOptions()
+        """Scores [rows], or [rows, classes]. Raises RegistryRefused as `run` does."""
+        return np.asarray(self.run(graph_inputs(self.schema, columns, rows), rows), np.float64)
+
+    def run(self, inputs: dict[str, NDArray[Any]], rows: int) -> NDArray[np.float32]:
+        """The graph's own tensors, by name, to scores [rows] or [rows, classes]. Raises RegistryRefused: `raised`,
+        `timeout`, or `wrong_shape` for another number of rows."""
+        options = ort.RunOptions()
         with within(self._seconds, options) as deadline:
             try:
                 (scores,) = self._session.run([PREDICTION], inputs, options)
@@ -109,7 +113,8 @@ class Session:
         if scores.shape != (rows, *self._per_row):
             expected = (rows, *self._per_row)
             raise RegistryRefused("wrong_shape", f"expected scores of shape {expected}, the graph gave {scores.shape}")
-        return np.asarray(scores, np.float64)
+        answer: NDArray[np.float32] = scores
+        return answer
 
     def warm(self, columns: Columns, rows: int) -> NDArray[np.float64]:
         """Scores of real rows, so that the first served batch finds everything allocated; and of another number of
@@ -123,11 +128,11 @@ class Session:
 
     def _check_contract(self) -> None:
         expected: dict[str, tuple[str, list[int]]] = {}
-        if self._schema.numbers:
-            expected[NUMBERS] = ("tensor(float)", [len(self._schema.numbers)])
-        if self._schema.categories:
-            expected[CATEGORIES] = ("tensor(string)", [len(self._schema.categories)])
-        for column in self._schema.tensors:
+        if self.schema.numbers:
+            expected[NUMBERS] = ("tensor(float)", [len(self.schema.numbers)])
+        if self.schema.categories:
+            expected[CATEGORIES] = ("tensor(string)", [len(self.schema.categories)])
+        for column in self.schema.tensors:
             expected[column.name] = ("tensor(float)", list(column.shape))
         found = {node.name: (node.type, list(node.shape)[1:]) for node in self._session.get_inputs()}
         if found != expected:

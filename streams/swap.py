@@ -64,6 +64,17 @@ class Sandbox(Protocol):
         """Scores [rows], all finite. Raises RegistryRefused for what must not be loaded here."""
 
 
+class Served(Protocol):
+    """Whoever serves what a follower has proven. Called in the follower's thread."""
+
+    def propose(self, model: LiveModel) -> None: ...
+
+    def propose_canary(self, canary: Canary | None) -> None: ...
+
+    def looked_at(self, seq: int) -> None:
+        """Every promotion up to this one is proposed or refused."""
+
+
 class Swap:
     """Which model serves. `propose` and `looked_at` from the follower's thread; the rest from the source's.
 
@@ -210,7 +221,7 @@ class Follower:
         reader: RegistryReader,
         artifacts: ArtifactReader,
         sandbox: Sandbox,
-        swap: Swap,
+        swap: Served,
         sample: Callable[[], tuple[Columns, int] | None],
         observer: Observer,
         verify: Verify = accepted,
@@ -229,6 +240,11 @@ class Follower:
         self._share_seq = 0  # seq of the newest move of the challenger that was looked at
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
+
+    @property
+    def versions(self) -> registry.Versions:
+        """The registry as it is known here. To be read; it changes in this follower's thread."""
+        return self._versions
 
     def start(self) -> None:
         """Returns when every record that was there is applied and the newest version that proves itself is proposed.

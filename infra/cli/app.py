@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from headrace.infra.cli import (
+    api_keys,
     check,
     data,
     dead_letters,
@@ -21,6 +22,7 @@ from headrace.infra.cli import (
     processes,
     runs,
     schedule,
+    serve,
     servers,
     topics,
     train,
@@ -44,6 +46,8 @@ for group in (
     servers,
     topics,
     processes,
+    serve,
+    api_keys,
     train,
     plan,
     predict,

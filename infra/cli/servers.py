@@ -24,12 +24,13 @@ def register(app: typer.Typer) -> None:
     def up(
         files: Annotated[list[str] | None, typer.Argument(help="pipeline files to run, too")] = None,
         workers: Annotated[int, typer.Option(help="worker processes per pipeline", min=1)] = 1,
+        serve: Annotated[bool, typer.Option(help="predict on demand, too, on port 8080 or a free one")] = True,
         output: OutputOption = Output.text,
     ) -> None:
         """Starts Kafka and Redis on this machine, unless they run or the environment names others.
 
-        With pipeline files: also applies their topics, and runs their workers and scheduler until Ctrl-C or SIGTERM,
-        which stops those in order. The servers keep running until `headrace down`.
+        With pipeline files: also applies their topics, and runs their workers, scheduler and server until Ctrl-C or
+        SIGTERM, which stops those in order. The servers keep running until `headrace down`.
         """
         from headrace.infra.kafka import ensure_reachable  # noqa: PLC0415  heavy: only for this command
         from headrace.infra.local.servers import started  # noqa: PLC0415
@@ -42,7 +43,7 @@ def register(app: typer.Typer) -> None:
             settings = started(named, say)
             ensure_reachable(settings)
         if read:
-            _run(settings, read, workers, output)
+            _run(settings, read, workers, output, serve=serve)
         elif output is Output.json:
             print_json(_addresses(settings))
         else:
@@ -63,9 +64,9 @@ def register(app: typer.Typer) -> None:
             say(f"stopped {' and '.join(names)}" if names else f"no server runs from {settings.home}")
 
 
-def _run(settings: "Settings", files: "list[PipelineFile]", workers: int, output: Output) -> None:
+def _run(settings: "Settings", files: "list[PipelineFile]", workers: int, output: Output, *, serve: bool) -> None:
     from headrace.infra.observe import log_to  # noqa: PLC0415  heavy: only for this command
-    from headrace.infra.processes.together import running  # noqa: PLC0415
+    from headrace.infra.processes.together import running, serve_beside  # noqa: PLC0415
     from headrace.infra.topics import apply  # noqa: PLC0415
 
     log_to(level=30)  # warnings: a child that was started again
@@ -74,10 +75,14 @@ def _run(settings: "Settings", files: "list[PipelineFile]", workers: int, output
             created = [applied.topic for applied in apply(settings, pipeline) if applied.created]
             say(f"{pipeline.name}: {f'created {len(created)} topics' if created else 'topics are there'}")
     with stop_signals() as stopping, running(settings, files, workers=workers) as children:
+        url = serve_beside(children, files) if serve else ""
         if output is Output.json:
             names = [pipeline.name for file in files for pipeline in file.pipelines.values()]
-            print_json(_addresses(settings) | {"pipelines": names, "logs": str(settings.home / "logs")})
+            more = {"pipelines": names, "logs": str(settings.home / "logs"), "serve": url}
+            print_json(_addresses(settings) | more)
         say(f"Kafka {settings.bootstrap_servers}, Redis {settings.redis_shown}, logs in {settings.home / 'logs'}")
+        if serve:
+            say(f"predictions on demand: {url}/docs")
         say("running until Ctrl-C; the servers until `headrace down`")
         while not stopping.wait(_LOOK_SECONDS):
             children.check()

@@ -20,7 +20,7 @@ from headrace.infra.local.servers import KAFKA, REDIS, LocalServers
 from headrace.infra.names import Names
 from headrace.infra.pipeline_file import one_of, read_pipelines
 from headrace.infra.processes.supervisor import Supervisor
-from headrace.infra.processes.together import running
+from headrace.infra.processes.together import running, serve_beside
 from headrace.infra.replay import Replay, Rows, Slice, feature_store
 from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
@@ -112,7 +112,7 @@ def run_demo(settings: Settings, options: Options, console: Console) -> Summary:
         if options.keep_past is not None:
             DatasetFiles(settings, names, options.keep_past).fetch()
         if options.keep:
-            _keep_running(console, settings, children)
+            _keep_running(console, settings, children, serve_beside(children, [file]))
     return summary
 
 
@@ -246,9 +246,10 @@ def _show(console: Console, board: Scoreboard, summary: Summary) -> None:
     console.print(facts)
 
 
-def _keep_running(console: Console, settings: Settings, children: Supervisor) -> None:
+def _keep_running(console: Console, settings: Settings, children: Supervisor, url: str) -> None:
     console.print(
-        f"Everything keeps running. Kafka {settings.bootstrap_servers}, Redis {settings.redis_shown}, "
+        f"Everything keeps running. Predictions on demand {url}/docs, "
+        f"Kafka {settings.bootstrap_servers}, Redis {settings.redis_shown}, "
         f"prefix {settings.prefix!r}, logs in {settings.home / 'logs'}. Ctrl-C ends it."
     )
     try:

@@ -1,4 +1,4 @@
-"""a running worker or scheduler → a small file under `processes/`, so that a command on this machine finds it."""
+"""a running worker, scheduler or server → a small file under `processes/`, so that commands on this machine find it."""
 
 import socket
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _FOLDER = "processes"
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    role: str  # worker or scheduler
+    role: str  # worker, scheduler or serve
     pipelines: tuple[str, ...]
     metrics_port: int  # on the loopback
     host: str  # a home may be shared, and process ids are a machine's own

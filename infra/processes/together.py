@@ -1,12 +1,16 @@
-"""A pipeline file's workers and scheduler as child processes of whoever needs them: `up`, `backfill`."""
+"""A pipeline file's workers, scheduler and server as child processes of whoever needs them: `up`, `backfill`."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from headrace.infra.pipeline_file import PipelineFile
 from headrace.infra.processes.supervisor import Supervisor
 from headrace.infra.settings import Settings
+
+REST_PORT, GRPC_PORT = 8080, 8081
+_LOOPBACK = "127.0.0.1"
 
 
 def environment(settings: Settings, workers: int = 1) -> dict[str, str]:
@@ -52,3 +56,22 @@ def running(
         yield children
     finally:
         children.stop()
+
+
+def serve_beside(children: Supervisor, files: list[PipelineFile]) -> str:
+    """`headrace serve` for all of them, as one more child; gives its URL. Where a usual port is taken, a free one."""
+    port, grpc_port = _free(REST_PORT), _free(GRPC_PORT)
+    places = [f"{file.path}:{name}" for file in files for name in file.pipelines]
+    children.start("serve", ["serve", *places, "--port", str(port), "--grpc-port", str(grpc_port)])
+    return f"http://{_LOOPBACK}:{port}"
+
+
+def _free(wanted: int) -> int:
+    for port in (wanted, 0):
+        try:
+            with socket.create_server((_LOOPBACK, port)) as found:
+                number: int = found.getsockname()[1]
+                return number
+        except OSError:
+            continue
+    return wanted

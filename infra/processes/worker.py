@@ -1,7 +1,6 @@
 """`headrace worker flights.py`: the one composition root of inference and features."""
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ from headrace.infra.keys import verifier
 from headrace.infra.names import REGISTRY, Names
 from headrace.infra.observe import Metrics, both, log_fact, serving
 from headrace.infra.onnx import onnx_runtime
+from headrace.infra.processes.collect import collect_rarely
 from headrace.infra.processes.orphan import stop_when_orphaned
 from headrace.infra.processes.registered import registered
 from headrace.infra.sandbox import Sandbox
@@ -223,16 +223,8 @@ def run_worker(
     with ExitStack() as stack:
         port = stack.enter_context(serving(metrics, metrics_port))
         stack.enter_context(registered(settings.home, role="worker", pipelines=[pipeline.name], metrics_port=port))
-        _collect_rarely()
+        collect_rarely()
         asyncio.run(run())
-
-
-def _collect_rarely() -> None:
-    """A chunk is some 50,000 objects in no cycle, gone with it: by default the collector looks at them again and again
-    (a sixth of the worker's time), and each time at everything that was imported."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 20)
 
 
 def _give_up(stalled: Stalled) -> None:

@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from kit import read_all, wait_for
@@ -313,9 +314,16 @@ def test_up_with_a_file_runs_it_until_it_is_told_to_stop_and_leaves_no_process_b
         assert said["bootstrap_servers"] == cli.settings.bootstrap_servers
         cli("produce", "orders", given=(cli.folder / "events.jsonl").read_text().splitlines()[0])
         assert len(cli("subscribe", "orders.py", "--from", "beginning", "--count", "1").lines) == 1
+        wait_for("the server", lambda: _answers(f"{said['serve']}/v2/health/ready"))
         children = _children_of(process.pid)
-        assert len(children) >= 2
+        assert len(children) >= 3
     assert not [child for child in children if _lives(child)]
+
+
+def _answers(url):
+    with suppress(OSError), urlopen(url) as answer:  # noqa: S310  our own, on loopback
+        return answer.status == 200
+    return False
 
 
 def _children_of(pid):

@@ -15,7 +15,7 @@ from headrace.infra.processes.together import environment
 from headrace.infra.topics import apply
 
 
-def test_workers_and_schedulers_stop_when_their_supervisor_was_killed(settings):
+def test_workers_schedulers_and_servers_stop_when_their_supervisor_was_killed(settings):
     names = Names(settings.prefix, read_pipeline(str(demo.FILE)))
     apply(settings, names.pipeline)
     command = [sys.executable, "-m", "headrace.infra.cli", "up", str(demo.FILE)]
@@ -24,10 +24,10 @@ def test_workers_and_schedulers_stop_when_their_supervisor_was_killed(settings):
     def children():
         return [child for child in psutil.Process(supervisor.pid).children() if child.is_running()]
 
-    wait_for("a worker and a scheduler", lambda: len(children()) == 2)
+    wait_for("a worker, a scheduler and a server", lambda: len(children()) == 3)
     left = children()
     logs = settings.home / "logs"
-    wait_for("both to be up", lambda: sum("metrics on" in file.read_text() for file in logs.glob("*.log")) == 2)
+    wait_for("all to be up", lambda: sum("metrics on" in file.read_text() for file in logs.glob("*.log")) == 3)
     os.kill(supervisor.pid, signal.SIGKILL)
     supervisor.wait()
     _, alive = psutil.wait_procs(left, timeout=60)
