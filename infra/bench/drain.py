@@ -16,12 +16,11 @@ from time import monotonic, process_time, sleep
 from typing import Any, Final
 
 import numpy as np
-import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from headrace.infra.bench.contender import Contender, Started
 from headrace.infra.bench.processes import last_words, running
-from headrace.infra.bench.trees import Tree
+from headrace.infra.bench.trees import Tree, machine_cpu
 from headrace.infra.kafka import admin, consumer_config
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import partitions_of
@@ -175,7 +174,7 @@ class _Watch:
                 ends=outputs,
                 worker=workers.cpu_seconds(),
                 own=process_time(),
-                machine=_machine_cpu(),
+                machine=machine_cpu(),
                 servers={name: tree.cpu_seconds() for name, tree in self._servers.items()},
             )
         )
@@ -207,9 +206,3 @@ class _Watch:
         found = client.describe_consumer_groups([group])[group].result(_CALL_SECONDS)
         assigned = [member for member in found.members if member.assignment.topic_partitions]
         return len(assigned) == self._started.processes
-
-
-def _machine_cpu() -> float:
-    """CPU seconds of everybody since the start of the machine."""
-    times = psutil.cpu_times()
-    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))

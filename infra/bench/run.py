@@ -1,8 +1,10 @@
 """`headrace dev bench`: servers, groups of rows one after the other, then JSON, table and plot."""
 
+import fnmatch
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -10,11 +12,15 @@ from typing import Any, Final
 from rich.console import Console
 
 from headrace.infra.bench import heavy, scale, training
+from headrace.infra.bench.contender import MODEL
 from headrace.infra.bench.latency import COMPARISONS, latency
-from headrace.infra.bench.peers import PEERS, install
+from headrace.infra.bench.peers import PEERS, SERVERS, Peer, install
 from headrace.infra.bench.plot import plotted
 from headrace.infra.bench.report import Row, as_json, remark, table
-from headrace.infra.bench.session import Session, opened
+from headrace.infra.bench.serve import compare, load
+from headrace.infra.bench.serve.headrace_serve import headrace_server
+from headrace.infra.bench.serve.servers import peer_servers
+from headrace.infra.bench.session import Say, Session, opened
 from headrace.infra.bench.swaps import TARGETS as SWAPS
 from headrace.infra.bench.swaps import swaps
 from headrace.infra.bench.sweep import ROW as SWEEP
@@ -56,6 +62,8 @@ class Group:
     measure: Callable[[Session, Options, Collection[str]], list[Row]]
     reports: Sequence[str] = ()  # measured without a target: they go to the session's reports
     in_quick: bool = True
+    peers: Sequence[Peer] = ()  # what `--install-peers` installs
+    tools: Sequence[Callable[[Path, Say], None]] = ()  # as above: each gets the home, and raises ServerMissing
 
     @property
     def names(self) -> list[str]:
@@ -114,14 +122,23 @@ def _dataset(session: Session, options: Options, names: Collection[str]) -> list
     return training.rows(settings, options.events or _DATASET_ROWS, names)
 
 
+def _serve(session: Session, options: Options, names: Collection[str]) -> list[Row]:
+    session.reports["tuning_of_servers"] = {peer.title: peer.tuning for peer in SERVERS}
+    model = session.settings.home / MODEL
+    model.write_bytes(session.graph)
+    servers = [headrace_server(session), *peer_servers(options.home, model)]
+    return compare.compare(session, load.found(options.home), servers, rounds=options.rounds, names=names)
+
+
 GROUPS: Final = (
-    Group(targets={ratio.name: ratio.target for ratio in RATIOS}, measure=_throughput),
+    Group(targets={ratio.name: ratio.target for ratio in RATIOS}, measure=_throughput, peers=PEERS),
     Group(targets={heavy.ROW: heavy.TARGET}, measure=_heavy),
-    Group(targets={row.name: row.target for row in COMPARISONS}, measure=_latency, in_quick=False),
-    Group(targets={SWEEP: SWEPT}, measure=_sweep, in_quick=False),
+    Group(targets={row.name: row.target for row in COMPARISONS}, measure=_latency, in_quick=False, peers=PEERS),
+    Group(targets={SWEEP: SWEPT}, measure=_sweep, in_quick=False, peers=PEERS),
     Group(targets=SWAPS, measure=_swaps, in_quick=False),
     Group(targets=training.TARGETS, measure=_dataset, in_quick=False),
     Group(targets={scale.COST: scale.FLAT, scale.MEMORY: scale.FLAT}, measure=_by_events, in_quick=False),
+    Group(targets=compare.TARGETS, measure=_serve, in_quick=False, peers=SERVERS, tools=[load.install]),
     Group(targets={}, reports=["workers"], measure=_by_workers, in_quick=False),
 )
 
@@ -129,20 +146,25 @@ GROUPS: Final = (
 def run_bench(settings: Settings, options: Options, console: Console) -> dict[str, Any]:
     """`console` should be standard error: standard output is for the caller's result."""
     known = [name for group in GROUPS for name in group.names]
-    if unknown := sorted(set(options.only) - set(known)):
+    if unknown := [pattern for pattern in options.only if not fnmatch.filter(known, pattern)]:
         raise BadInput(f"--only: expected some of {', '.join(known)}; got {', '.join(unknown)}.")
+    wanted = [name for name in known if any(fnmatch.fnmatch(name, pattern) for pattern in options.only)]
+    chosen = [
+        (group, names)
+        for group in GROUPS
+        if (names := [name for name in group.names if name in wanted or not wanted])
+        and (wanted or group.in_quick or not options.quick)
+    ]
 
     def say(text: str) -> None:
         console.print(text, style="dim", markup=False, soft_wrap=True)
 
     if options.install_peers:
-        _install(options.home, say)
+        _install(options.home, [group for group, _ in chosen], say)
     begun, rows = monotonic(), list[Row]()
     with opened(settings, say) as session:
-        for group in GROUPS:
-            names = [name for name in group.names if name in options.only or not options.only]
-            if names and (options.only or group.in_quick or not options.quick):
-                rows += group.measured(session, options, names)
+        for group, names in chosen:
+            rows += group.measured(session, options, names)
         found = as_json(rows, session, monotonic() - begun)
     console.print(table(rows))
     console.print(remark(found), style="dim", markup=False, soft_wrap=True)
@@ -153,12 +175,12 @@ def run_bench(settings: Settings, options: Options, console: Console) -> dict[st
     return found
 
 
-def _install(home: Path, say: Callable[[str], None]) -> None:
+def _install(home: Path, groups: Sequence[Group], say: Callable[[str], None]) -> None:
     """Those that can be: the row of one that cannot says that it is not there."""
-    for peer in PEERS:
-        if peer.command(home) is None:
-            say(f"installing {peer.title}")
-            try:
-                install(peer, home)
-            except ServerMissing as error:
-                say(str(error))
+    peers = dict.fromkeys(peer for group in groups for peer in group.peers)
+    tools = dict.fromkeys(tool for group in groups for tool in group.tools)
+    for installed in (*(partial(install, peer) for peer in peers), *tools):
+        try:
+            installed(home, say)
+        except ServerMissing as error:
+            say(str(error))

@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 
 from headrace.infra.bench import pairs, workload
 from headrace.infra.bench.contender import Contender, Run, Started, created
-from headrace.infra.bench.drain import _machine_cpu as machine_cpu
 from headrace.infra.bench.open_loop import Sent
 from headrace.infra.bench.pairs import Answers, Latencies, Read
 from headrace.infra.bench.processes import last_words, running
 from headrace.infra.bench.session import Session
 from headrace.infra.bench.throughput import ECHO
-from headrace.infra.bench.trees import Tree
+from headrace.infra.bench.trees import Tree, machine_cpu
 from headrace.infra.kafka import consumer_config
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader

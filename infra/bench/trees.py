@@ -41,3 +41,9 @@ class Tree:
         for root in self._roots:
             with suppress(psutil.Error):
                 self._known.update({child.pid: child for child in root.children(recursive=True)})
+
+
+def machine_cpu() -> float:
+    """CPU seconds of everybody since the start of the machine."""
+    times = psutil.cpu_times()
+    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))

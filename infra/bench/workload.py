@@ -59,6 +59,12 @@ def events(count: int) -> Iterator[tuple[bytes, bytes]]:
             yield b"k%03d" % (number % _KEYS), _EVENT % (number, *clock, *row)
 
 
+def rows(count: int) -> list[list[float]]:
+    """The numbers of the first events, a block of them at most."""
+    found: list[list[float]] = _block(0)[:count].tolist()
+    return found
+
+
 def preload(settings: Settings, topic: str, rows: Iterable[tuple[bytes | None, bytes]], partitions: int = 1) -> Load:
     """Keys and values, in turn over the partitions, all acknowledged. `topic` is the full name.
 

@@ -7,7 +7,7 @@ virtual environment, or what Maven has built. Each has the best public configura
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -107,10 +107,38 @@ PEERS: Final = (
 )
 
 
-def install(peer: Peer, home: Path) -> None:
+_ONNX: Final = ("numpy==2.4.6", "onnxruntime==1.31.1")
+_HTTP: Final = ("uvloop==0.23.0", "httptools==0.9.0")
+SERVERS: Final = (  # of requests over HTTP: see `serve/`
+    Peer(
+        name="mlserver",
+        title="MLServer",
+        script="mlserver_runtime.py",
+        requirements=("mlserver==1.7.1", *_ONNX, *_HTTP),
+        tuning="a custom ONNX runtime with the numpy codec; uvloop; no metrics, no access log, no debug",
+    ),
+    Peer(
+        name="bentoml",
+        title="BentoML",
+        script="bentoml_service.py",
+        requirements=("bentoml==1.4.40", *_ONNX, *_HTTP),
+        tuning="a service on numpy arrays; uvloop, httptools; no metrics, no access log",
+    ),
+    Peer(
+        name="litserve",
+        title="LitServe",
+        script="litserve_api.py",
+        requirements=("litserve==0.2.19", *_ONNX, *_HTTP),
+        tuning="an API on plain lists; uvloop, httptools; no access log",
+    ),
+)
+
+
+def install(peer: Peer, home: Path, say: Callable[[str], None]) -> None:
     """Does nothing where it is installed. Raises ServerMissing, with the end of what pip or Maven said."""
     if peer.command(home) is not None:
         return
+    say(f"installing {peer.title}")
     folder = _folder(peer, home)
     if not peer.own_venv:
         maven = shutil.which("mvn")

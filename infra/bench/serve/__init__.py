@@ -1,0 +1,1 @@
+"""one-row requests → how many a second `headrace serve` and its peers answer, and how soon."""

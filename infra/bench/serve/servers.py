@@ -1,0 +1,165 @@
+"""who answers requests → a process on a free port, asked for one row, and the score in what it answers."""
+
+import http.client
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any, Final
+
+import msgspec
+
+from headrace.infra.bench.peers import SERVERS, Peer
+from headrace.infra.bench.processes import last_words, running
+from headrace.infra.bench.trees import Tree
+from headrace.infra.local.detached import HOST, free_port
+from headrace.models.errors import HeadraceError, ServerMissing, Stalled
+from headrace.models.schema import NUMBERS, PREDICTION
+
+_START_SECONDS: Final = 90.0  # until the first answer
+_LOOK_SECONDS: Final = 0.1
+_CALL_SECONDS: Final = 10.0
+_TOLERANCE: Final = 1e-5  # as for predictions on a topic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One row, as a server's own protocol has it."""
+
+    path: str
+    body: Callable[[Sequence[float]], Any]  # a JSON value
+    score: Callable[[Any], float]  # of the JSON value that comes back
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """What `running` starts."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+    processes: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    name: str
+    question: Question
+    settings: Mapping[str, Sequence[str]]  # options by what they mean: the fastest takes part
+    launched: Callable[[Sequence[str], int, Path], Launched]  # options, port, folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A server that has answered right."""
+
+    url: str
+    tree: Tree
+
+
+def _scores_of_oip(answer: Any) -> float:
+    return float(answer["outputs"][0]["data"][0])
+
+
+def inference_protocol(model: str) -> Question:
+    """Open Inference Protocol v2, all numbers in one tensor: https://github.com/kserve/open-inference-protocol."""
+    return Question(
+        path=f"/v2/models/{model}/infer",
+        body=lambda row: {
+            "inputs": [{"name": NUMBERS, "shape": [1, len(row)], "datatype": "FP32", "data": [*row]}],
+        },
+        score=_scores_of_oip,
+    )
+
+
+_TALKS: Final[Mapping[str, Question]] = {
+    "mlserver": inference_protocol("mlp"),
+    "bentoml": Question(path="/predict", body=lambda row: {NUMBERS: [[*row]]}, score=lambda answer: float(answer[0])),
+    "litserve": Question(
+        path="/predict", body=lambda row: {NUMBERS: [*row]}, score=lambda answer: float(answer[PREDICTION])
+    ),
+}
+_SETTINGS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
+    "mlserver": {
+        "in the server's own process": ("--workers", "0"),
+        "in its own process, batches of 64 within 1 ms": ("--workers", "0", "--batch", "64", "--wait-ms", "1"),
+        "1 inference worker": ("--workers", "1"),
+        "1 inference worker, batches of 64 within 1 ms": ("--workers", "1", "--batch", "64", "--wait-ms", "1"),
+    },
+    "bentoml": {
+        "1 worker": ("--workers", "1"),
+        "2 workers": ("--workers", "2"),
+        "1 worker, adaptive batches of 64": ("--workers", "1", "--batch", "64"),
+        "2 workers, adaptive batches of 64": ("--workers", "2", "--batch", "64"),
+    },
+    "litserve": {
+        "1 worker": ("--workers", "1"),
+        "1 worker, batches of 64 within 1 ms": ("--workers", "1", "--batch", "64", "--wait-ms", "1"),
+        "1 worker, batches of 64 within 1 ms, fast queue": (
+            *("--workers", "1", "--batch", "64", "--wait-ms", "1"),
+            "--zmq",
+        ),
+        "1 worker, 2 API servers, batches of 64 within 1 ms": (
+            *("--workers", "1", "--servers", "2", "--batch", "64", "--wait-ms", "1"),
+        ),
+    },
+}
+
+
+def peer_servers(home: Path, model: Path) -> list[Server]:
+    """`home`: where peers are installed."""
+    return [_peer_server(peer, home, model) for peer in SERVERS]
+
+
+def _peer_server(peer: Peer, home: Path, model: Path) -> Server:
+    def launched(options: Sequence[str], port: int, folder: Path) -> Launched:
+        command = peer.command(home)
+        if command is None:
+            raise ServerMissing(f"{peer.title} is not installed. Run: headrace dev bench --install-peers")
+        given = ["--port", str(port), "--model", str(model), *options]
+        return Launched(command=[*command, *given], environment=os.environ, folder=folder)
+
+    return Server(name=peer.name, question=_TALKS[peer.name], settings=_SETTINGS[peer.name], launched=launched)
+
+
+@contextmanager
+def answering(server: Server, options: Sequence[str], folder: Path, rows: Mapping[bytes, float]) -> Iterator[Running]:
+    """Started, and right about all `rows`: the score by what it is asked.
+
+    Raises Stalled, ServerMissing, HeadraceError where it ends, or a score is another.
+    """
+    folder.mkdir(parents=True)
+    port = free_port()
+    launched = server.launched(options, port, folder)
+    with running(launched) as (process,):
+        deadline = monotonic() + _START_SECONDS
+        first = next(iter(rows))
+        while _asked(server, port, first) is None:
+            if process.poll() is not None:
+                raise HeadraceError(f"it ended with status {process.returncode}: {last_words(launched)}")
+            if monotonic() > deadline:
+                raise Stalled(f"no answer within {_START_SECONDS:.0f} s: {last_words(launched)}")
+            Event().wait(_LOOK_SECONDS)
+        for body, score in rows.items():
+            got = _asked(server, port, body)
+            if got is None or abs(got - score) > _TOLERANCE:
+                raise HeadraceError(f"expected the score {score:.6f}, got {got}: {last_words(launched)}")
+        yield Running(url=f"http://{HOST}:{port}{server.question.path}", tree=Tree([process.pid]))
+
+
+def _asked(server: Server, port: int, body: bytes) -> float | None:
+    """None where it does not answer, or with another status than 200."""
+    asking = http.client.HTTPConnection(HOST, port, timeout=_CALL_SECONDS)
+    try:
+        asking.request("POST", server.question.path, body, {"Content-Type": "application/json"})
+        answer = asking.getresponse()
+        return (
+            server.question.score(msgspec.json.decode(answer.read())) if answer.status == http.HTTPStatus.OK else None
+        )
+    except OSError:
+        return None
+    finally:
+        asking.close()
