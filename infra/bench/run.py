@@ -17,7 +17,7 @@ from headrace.infra.bench.latency import COMPARISONS, latency
 from headrace.infra.bench.peers import PEERS, SERVERS, Peer, install
 from headrace.infra.bench.plot import plotted
 from headrace.infra.bench.report import Row, as_json, remark, table
-from headrace.infra.bench.serve import compare, load
+from headrace.infra.bench.serve import compare, load, stream_beside
 from headrace.infra.bench.serve.headrace_serve import headrace_server
 from headrace.infra.bench.serve.servers import peer_servers
 from headrace.infra.bench.session import Say, Session, opened
@@ -130,6 +130,11 @@ def _serve(session: Session, options: Options, names: Collection[str]) -> list[R
     return compare.compare(session, load.found(options.home), servers, rounds=options.rounds, names=names)
 
 
+def _stream_beside(session: Session, options: Options, names: Collection[str]) -> list[Row]:
+    generators = load.found(options.home)
+    return stream_beside.stream_beside(session, generators, rounds=options.rounds, names=names)
+
+
 GROUPS: Final = (
     Group(targets={ratio.name: ratio.target for ratio in RATIOS}, measure=_throughput, peers=PEERS),
     Group(targets={heavy.ROW: heavy.TARGET}, measure=_heavy),
@@ -139,6 +144,7 @@ GROUPS: Final = (
     Group(targets=training.TARGETS, measure=_dataset, in_quick=False),
     Group(targets={scale.COST: scale.FLAT, scale.MEMORY: scale.FLAT}, measure=_by_events, in_quick=False),
     Group(targets=compare.TARGETS, measure=_serve, in_quick=False, peers=SERVERS, tools=[load.install]),
+    Group(targets=stream_beside.TARGETS, measure=_stream_beside, in_quick=False, tools=[load.install]),
     Group(targets={}, reports=["workers"], measure=_by_workers, in_quick=False),
 )
 

@@ -114,14 +114,19 @@ SERVERS: Final = (  # of requests over HTTP: see `serve/`
         name="mlserver",
         title="MLServer",
         script="mlserver_runtime.py",
-        requirements=("mlserver==1.7.1", *_ONNX, *_HTTP),
+        requirements=(
+            "mlserver==1.7.1",
+            *_ONNX,
+            "uvloop==0.21.0",
+            "httptools==0.9.0",
+        ),  # with 0.22 its workers do not start
         tuning="a custom ONNX runtime with the numpy codec; uvloop; no metrics, no access log, no debug",
     ),
     Peer(
         name="bentoml",
         title="BentoML",
         script="bentoml_service.py",
-        requirements=("bentoml==1.4.40", *_ONNX, *_HTTP),
+        requirements=("bentoml==1.4.39", *_ONNX, *_HTTP),
         tuning="a service on numpy arrays; uvloop, httptools; no metrics, no access log",
     ),
     Peer(

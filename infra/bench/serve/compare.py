@@ -10,19 +10,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from time import monotonic
 from typing import Any, Final, Literal
 
-import msgspec
-import numpy as np
-
-from headrace.infra.bench import workload
 from headrace.infra.bench.report import Row, rounded
 from headrace.infra.bench.serve import load
 from headrace.infra.bench.serve.headrace_serve import HEADRACE
 from headrace.infra.bench.serve.load import Answered, Generators
-from headrace.infra.bench.serve.servers import Running, Server, answering
+from headrace.infra.bench.serve.servers import Questions, Running, Server, answering
 from headrace.infra.bench.session import Session
 from headrace.infra.bench.trees import machine_cpu
 from headrace.models.errors import HeadraceError
@@ -36,7 +31,6 @@ _MOST: Final = _CONNECTIONS[-1]
 _SHARE: Final = 0.5  # of what the slowest answers: the rate at which waits are compared
 _SECONDS: Final = 6.0
 _WARM_SECONDS: Final = 2.0
-_BODIES: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +86,17 @@ class Side:
 
 
 class Comparison:
-    """`rows` by what a server is asked: the bodies are each server's own."""
-
     def __init__(self, session: Session, generators: Generators, *, seconds: float = _SECONDS) -> None:
         self._session, self._generators, self._seconds = session, generators, seconds
-        self._numbers = workload.rows(_BODIES)
-        self._scores = workload.Numbers(session.graph).scores(np.arange(_BODIES)).tolist()
+        self._questions = Questions(session.graph)
         self._starts = count(1)
 
     def tune(self, side: Side) -> None:
         """Finds the setting with the most requests a second. One that does not start has none."""
         for setting, options in side.server.settings.items():
             try:
-                with self._started(side.server, options) as (running, bodies):
-                    cost = self._loaded(running, bodies, connections=_MOST)
+                with self._started(side.server, options) as running:
+                    cost = self._loaded(running, connections=_MOST)
             except HeadraceError as error:
                 side.reason = str(error)
                 self._session.say(f"{side.server.name}, {setting}: {error}")
@@ -120,9 +111,9 @@ class Comparison:
         speeds, wait = None, None
         if not side.reason:  # what failed once is not tried again
             try:
-                with self._started(side.server, side.options) as (running, bodies):
-                    speeds = {number: self._loaded(running, bodies, connections=number) for number in _CONNECTIONS}
-                    wait = self._loaded(running, bodies, connections=_MOST, rate=rate)
+                with self._started(side.server, side.options) as running:
+                    speeds = {number: self._loaded(running, connections=number) for number in _CONNECTIONS}
+                    wait = self._loaded(running, connections=_MOST, rate=rate)
                 self._say(f"{side.server.name}, {_MOST} connections", speeds[_MOST])
                 self._say(f"{side.server.name}, {rate:.0f} a second", wait)
             except HeadraceError as error:
@@ -132,24 +123,23 @@ class Comparison:
         side.waits.append(wait)
 
     @contextmanager
-    def _started(self, server: Server, options: Sequence[str]) -> Iterator[tuple[Running, Path]]:
+    def _started(self, server: Server, options: Sequence[str]) -> Iterator[Running]:
         """Warm."""
         folder = self._session.settings.home / f"serve-{next(self._starts):03}-{server.name}"
-        bodies = [msgspec.json.encode(server.question.body(row)) for row in self._numbers]
-        with answering(server, options, folder, dict(zip(bodies, self._scores, strict=True))) as running:
-            file = folder / load.BODIES
-            file.write_bytes(b"\n".join(bodies) + b"\n")
-            load.at_full_speed(self._generators, running.url, file, connections=_MOST, seconds=_WARM_SECONDS)
-            yield running, file
+        with answering(server, options, folder, self._questions) as running:
+            load.at_full_speed(self._generators, running.url, running.bodies, connections=_MOST, seconds=_WARM_SECONDS)
+            yield running
 
-    def _loaded(self, running: Running, bodies: Path, *, connections: int, rate: float | None = None) -> Cost:
+    def _loaded(self, running: Running, *, connections: int, rate: float | None = None) -> Cost:
         before, machine = running.tree.cpu_seconds(), machine_cpu()
         begun = monotonic()
         answered = (
-            load.at_full_speed(self._generators, running.url, bodies, connections=connections, seconds=self._seconds)
+            load.at_full_speed(
+                self._generators, running.url, running.bodies, connections=connections, seconds=self._seconds
+            )
             if rate is None
             else load.at_rate(
-                self._generators, running.url, bodies, rate=rate, connections=connections, seconds=self._seconds
+                self._generators, running.url, running.bodies, rate=rate, connections=connections, seconds=self._seconds
             )
         )
         elapsed, server = monotonic() - begun, running.tree.cpu_seconds() - before

@@ -1,10 +1,10 @@
 """a pipeline file and its model → `headrace serve`, as a user starts it, with the model as version 1."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from headrace.infra.bench.contender import Run
+from headrace.infra.bench.contender import Run, Started
 from headrace.infra.bench.headrace_worker import prepared
 from headrace.infra.bench.serve.servers import Launched, Server, inference_protocol
 from headrace.infra.bench.session import Session
@@ -20,26 +20,22 @@ def headrace_server(session: Session) -> Server:
     run = Run(
         settings=settings, name="serve-requests", events=0, partitions=1, filled=lambda: "events", graph=session.graph
     )
-    names, started = prepared(run, settings, "bare.py", run.graph, Numbers(run.graph))
-    pipeline_file, environment = str((started.folder / "bare.py").resolve()), started.environment
+    _, started = prepared(run, settings, "bare.py", run.graph, Numbers(run.graph))
+    return beside(started)
+
+
+def beside(started: Started, *prefix: str) -> Server:
+    """For the pipeline, the topics and the version of a worker's run. `prefix` goes before the command."""
+    file = (started.folder / "bare.py").resolve()
+    command = [*prefix, sys.executable, "-m", "headrace.infra.cli", "serve", str(file)]
 
     def launched(options: Sequence[str], port: int, folder: Path) -> Launched:
-        return serving(pipeline_file, environment, options, port, folder)
+        ports = ("--port", str(port), "--grpc-port", str(free_port()))
+        return Launched(command=[*command, *ports, *options], environment=started.environment, folder=folder)
 
     return Server(
         name=HEADRACE,
-        question=inference_protocol(names.pipeline.name),
+        question=inference_protocol(started.folder.name),  # which names the pipeline
         settings={"as it comes": ()},
         launched=launched,
-    )
-
-
-def serving(
-    pipeline_file: str, environment: Mapping[str, str], options: Sequence[str], port: int, folder: Path
-) -> Launched:
-    ports = ("--port", str(port), "--grpc-port", str(free_port()))
-    return Launched(
-        command=[sys.executable, "-m", "headrace.infra.cli", "serve", pipeline_file, *ports, *options],
-        environment=environment,
-        folder=folder,
     )

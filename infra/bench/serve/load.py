@@ -19,15 +19,15 @@ import msgspec
 from headrace.models.errors import HeadraceError, ServerMissing
 
 OHA_VERSION: Final = "1.16.0"
-BODIES: Final = "bodies.txt"  # one a line
 _OHA_FOLDER: Final = "oha"
 _END_SECONDS: Final = 60.0  # beyond its own time
+_AN_HOUR: Final = 3600.0  # of seconds
 _MS_OF_S: Final = 1e3
 _DEADLINE: Final = "aborted due to deadline"  # oha's word for what was under way when the time was over
 _SCRIPT: Final = r"""
 local made, turn = {}, 0
 function init()
-  for line in io.lines("bodies.txt") do
+  for line in io.lines("{bodies}") do
     made[#made + 1] = wrk.format("POST", nil, {["Content-Type"] = "application/json"}, line)
   end
 end
@@ -95,16 +95,24 @@ def install(home: Path, say: Callable[[str], None]) -> None:
 
 
 def at_full_speed(generators: Generators, url: str, bodies: Path, *, connections: int, seconds: float) -> Answered:
-    """The next request of a connection leaves when the last one is answered. `bodies`: a file named `BODIES`."""
+    """The next request of a connection leaves when the last one is answered."""
+    command = full_speed(generators, url, bodies, connections=connections, seconds=seconds)
+    output, spent = _ran(command, bodies.parent, seconds)
+    return msgspec.structs.replace(counted(output), cpu_seconds=spent)
+
+
+def full_speed(
+    generators: Generators, url: str, bodies: Path, *, connections: int, seconds: float = _AN_HOUR
+) -> list[str]:
+    """The command, to be run in the folder of `bodies`; `counted` reads its output."""
     script = bodies.with_name("wrk.lua")
-    script.write_text(_SCRIPT, encoding="utf-8")
-    output, spent = _ran(
-        [generators.wrk, "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "10s", "-s", script.name, url],
-        bodies.parent,
-        seconds,
-    )
-    answered = msgspec.json.decode(output.strip().splitlines()[-1], type=Answered)
-    return msgspec.structs.replace(answered, cpu_seconds=spent)
+    script.write_text(_SCRIPT.replace("{bodies}", bodies.name), encoding="utf-8")
+    options = ("-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "10s", "-s", script.name)
+    return [generators.wrk, *options, url]
+
+
+def counted(output: bytes) -> Answered:
+    return msgspec.json.decode(output.strip().splitlines()[-1], type=Answered)
 
 
 def at_rate(

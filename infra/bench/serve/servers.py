@@ -11,7 +11,9 @@ from time import monotonic
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
+from headrace.infra.bench import workload
 from headrace.infra.bench.peers import SERVERS, Peer
 from headrace.infra.bench.processes import last_words, running
 from headrace.infra.bench.trees import Tree
@@ -22,6 +24,8 @@ from headrace.models.schema import NUMBERS, PREDICTION
 _START_SECONDS: Final = 90.0  # until the first answer
 _LOOK_SECONDS: Final = 0.1
 _CALL_SECONDS: Final = 10.0
+_ROWS: Final = 256
+_BODIES: Final = "bodies.txt"
 _TOLERANCE: Final = 1e-5  # as for predictions on a topic
 
 
@@ -57,7 +61,22 @@ class Running:
     """A server that has answered right."""
 
     url: str
+    bodies: Path  # of requests, one a line
     tree: Tree
+
+
+class Questions:
+    """Rows as events have them, and their scores by onnxruntime: what every server is asked."""
+
+    def __init__(self, graph: bytes) -> None:
+        self._rows = workload.rows(_ROWS)
+        self._scores = workload.Numbers(graph).scores(np.arange(_ROWS)).tolist()
+
+    def of(self, question: Question) -> dict[bytes, float]:
+        """Scores by body."""
+        return {
+            msgspec.json.encode(question.body(row)): score for row, score in zip(self._rows, self._scores, strict=True)
+        }
 
 
 def _scores_of_oip(answer: Any) -> float:
@@ -126,12 +145,14 @@ def _peer_server(peer: Peer, home: Path, model: Path) -> Server:
 
 
 @contextmanager
-def answering(server: Server, options: Sequence[str], folder: Path, rows: Mapping[bytes, float]) -> Iterator[Running]:
-    """Started, and right about all `rows`: the score by what it is asked.
+def answering(server: Server, options: Sequence[str], folder: Path, questions: Questions) -> Iterator[Running]:
+    """Started, and right about all rows. `folder` is made, for its files.
 
     Raises Stalled, ServerMissing, HeadraceError where it ends, or a score is another.
     """
     folder.mkdir(parents=True)
+    rows, bodies = questions.of(server.question), folder / _BODIES
+    bodies.write_bytes(b"\n".join(rows) + b"\n")
     port = free_port()
     launched = server.launched(options, port, folder)
     with running(launched) as (process,):
@@ -147,7 +168,7 @@ def answering(server: Server, options: Sequence[str], folder: Path, rows: Mappin
             got = _asked(server, port, body)
             if got is None or abs(got - score) > _TOLERANCE:
                 raise HeadraceError(f"expected the score {score:.6f}, got {got}: {last_words(launched)}")
-        yield Running(url=f"http://{HOST}:{port}{server.question.path}", tree=Tree([process.pid]))
+        yield Running(url=f"http://{HOST}:{port}{server.question.path}", bodies=bodies, tree=Tree([process.pid]))
 
 
 def _asked(server: Server, port: int, body: bytes) -> float | None:
