@@ -184,9 +184,9 @@ def run_bench(settings: Settings, options: Options, console: Console) -> dict[st
 def _install(home: Path, groups: Sequence[Group], say: Callable[[str], None]) -> None:
     """Those that can be: the row of one that cannot says that it is not there."""
     peers = dict.fromkeys(peer for group in groups for peer in group.peers)
-    tools = dict.fromkeys(tool for group in groups for tool in group.tools)
-    for installed in (*(partial(install, peer) for peer in peers), *tools):
+    installs: list[Callable[[Path, Say], None]] = [partial(install, peer) for peer in peers]
+    for put_there in (*installs, *dict.fromkeys(tool for group in groups for tool in group.tools)):
         try:
-            installed(home, say)
+            put_there(home, say)
         except ServerMissing as error:
             say(str(error))

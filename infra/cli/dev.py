@@ -43,7 +43,9 @@ def register(app: typer.Typer) -> None:
         quick: Annotated[bool, typer.Option("--quick", help="fewer events, and the throughput rows alone")] = False,
         events: Annotated[int | None, typer.Option(help="per run, 1,000,000 by default", min=1_000)] = None,
         runs: Annotated[int | None, typer.Option(help="rounds; medians are shown, 3 by default", min=1)] = None,
-        only: Annotated[list[str] | None, typer.Option(help="a row's name; may be given several times")] = None,
+        only: Annotated[
+            list[str] | None, typer.Option(help="a row's name, or a pattern as 'serve_*'; may be given several times")
+        ] = None,
         json: Annotated[Path | None, typer.Option(help="a file for the result")] = None,
         plot: Annotated[Path | None, typer.Option(help="a file for the plot, SVG")] = None,
         install_peers: Annotated[bool, typer.Option("--install-peers", help="those that are missing, first")] = False,

@@ -37,9 +37,10 @@ class Scores:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(os.environ[_MODEL], options, providers=["CPUExecutionProvider"])
 
-    @bentoml.api(**(_BATCHING if _BATCHING["max_batch_size"] > 1 else {}))
+    @bentoml.api(**(_BATCHING if _BATCHING["max_batch_size"] > 1 else {}))  # type: ignore[untyped-decorator]
     def predict(self, numbers: Annotated[np.ndarray, Shape((-1, 8)), DType("float32")]) -> np.ndarray:
-        return self._session.run(None, {"numbers": numbers})[0]
+        scores: np.ndarray = self._session.run(None, {"numbers": numbers})[0]
+        return scores
 
 
 def main() -> None:

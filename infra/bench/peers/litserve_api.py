@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 
-class Scores(litserve.LitAPI):
+class Scores(litserve.LitAPI):  # type: ignore[misc]  # litserve is not in this environment
     def __init__(self, model: str, batch: int, wait_ms: float) -> None:
         super().__init__(max_batch_size=batch, batch_timeout=wait_ms / 1_000)
         self._model = model
@@ -31,7 +31,8 @@ class Scores(litserve.LitAPI):
     def predict(self, rows: list[float] | list[list[float]]) -> list[float]:
         """[8] or [n, 8] → [1] or [n]"""
         numbers = np.asarray(rows, np.float32).reshape(-1, 8)
-        return self._session.run(None, {"numbers": numbers})[0].tolist()
+        scores: list[float] = self._session.run(None, {"numbers": numbers})[0].tolist()
+        return scores
 
     def unbatch(self, output: list[float]) -> list[float]:
         return output

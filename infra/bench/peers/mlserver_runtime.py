@@ -18,7 +18,7 @@ from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
 
-class OnnxModel(MLModel):
+class OnnxModel(MLModel):  # type: ignore[misc]  # mlserver is not in this environment
     async def load(self) -> bool:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
