@@ -19,7 +19,7 @@ from headrace.infra.bench.plot import plotted
 from headrace.infra.bench.report import Row, as_json, remark, table
 from headrace.infra.bench.serve import compare, load, stream_beside
 from headrace.infra.bench.serve.headrace_serve import headrace_server
-from headrace.infra.bench.serve.servers import peer_servers
+from headrace.infra.bench.serve.peer_servers import peer_servers
 from headrace.infra.bench.session import Say, Session, opened
 from headrace.infra.bench.swaps import TARGETS as SWAPS
 from headrace.infra.bench.swaps import swaps

@@ -9,7 +9,8 @@ import pytest
 from headrace.infra.bench.peers import SERVERS
 from headrace.infra.bench.run import Options, run_bench
 from headrace.infra.bench.serve import compare, load
-from headrace.infra.bench.serve.servers import Launched, Questions, Server, answering, inference_protocol, peer_servers
+from headrace.infra.bench.serve.peer_servers import peer_servers
+from headrace.infra.bench.serve.servers import Launched, Questions, Server, answering, inference_protocol
 from headrace.infra.bench.session import Session
 from headrace.infra.settings import Settings
 from headrace.models.errors import BadInput, HeadraceError, ServerMissing
