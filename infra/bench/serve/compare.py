@@ -1,13 +1,14 @@
 """servers, in turn, round after round → requests a second at full load, and p50 and p99 at one rate for all.
 
 Each server is first tried in each of its settings, and takes part in the fastest. The rate is three tenths of what the
-slowest then answered. In each round a server is started anew, must answer right, is warmed, loaded as fast as it
-answers over 1, 16 and 64 connections, then at the rate; every other round goes from the last server to the first.
-Ratios are made within one round.
+slowest then answered. Then all are started, must answer right, are warmed, and idle but for the one whose turn it is:
+it is loaded as fast as it answers over 1, 16 and 64 connections, then at the rate. Turns are short, so that whoever
+else uses the machine disturbs all alike; every other turn goes from the last server to the first. Ratios are made
+within a turn.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from time import monotonic
 from typing import Any, Final, Literal
@@ -27,13 +28,14 @@ RATES: Final = {f"serve_rate_{peer}": peer for peer in PEERS}
 TAILS: Final = {f"serve_p99_{peer}": peer for peer in PEERS}
 TARGETS: Final = {**dict.fromkeys(RATES, 3.0), **dict.fromkeys(TAILS, 1.0)}
 _SHARE: Final = 0.3  # of what the slowest answers: the rate at which waits are compared, that all keep up with
-_SECONDS: Final = 6.0
+_TURNS: Final = 2  # of a round
+_SECONDS: Final = 3.0
 _WARM_SECONDS: Final = 2.0
 
 
 class Comparison:
-    def __init__(self, session: Session, generators: Generators, *, seconds: float = _SECONDS) -> None:
-        self._session, self._generators, self._seconds = session, generators, seconds
+    def __init__(self, session: Session, generators: Generators) -> None:
+        self._session, self._generators = session, generators
         self._questions = Questions(session.graph)
         self._starts = count(1)
 
@@ -52,14 +54,21 @@ class Comparison:
         if side.tried:
             side.setting, side.reason = max(side.tried, key=side.tried.__getitem__), ""
 
-    def run(self, side: Side, rate: float) -> None:
-        """One round."""
+    def rounds(self, sides: Sequence[Side], rounds: int, rate: float) -> None:
+        with ExitStack() as stack:
+            started = [(side, stack.enter_context(self._started(side.server, side.options))) for side in sides]
+            for number in range(_TURNS * rounds):
+                self._session.say(f"turn {number + 1} of {_TURNS * rounds}: requests")
+                for side, running in started if number % 2 == 0 else reversed(started):
+                    self._turn(side, running, rate)
+
+    def _turn(self, side: Side, running: Running, rate: float) -> None:
+        """What failed once is not tried again."""
         speeds, wait = None, None
-        if not side.reason:  # what failed once is not tried again
+        if not side.reason:
             try:
-                with self._started(side.server, side.options) as running:
-                    speeds = {number: self._loaded(running, connections=number) for number in CONNECTIONS}
-                    wait = self._loaded(running, connections=MOST, rate=rate)
+                speeds = {number: self._loaded(running, connections=number) for number in CONNECTIONS}
+                wait = self._loaded(running, connections=MOST, rate=rate)
                 self._say(f"{side.server.name}, {MOST} connections", speeds[MOST])
                 self._say(f"{side.server.name}, {rate:.0f} a second", wait)
             except HeadraceError as error:
@@ -80,12 +89,10 @@ class Comparison:
         before, machine = running.tree.cpu_seconds(), machine_cpu()
         begun = monotonic()
         answered = (
-            load.at_full_speed(
-                self._generators, running.url, running.bodies, connections=connections, seconds=self._seconds
-            )
+            load.at_full_speed(self._generators, running.url, running.bodies, connections=connections, seconds=_SECONDS)
             if rate is None
             else load.at_rate(
-                self._generators, running.url, running.bodies, rate=rate, connections=connections, seconds=self._seconds
+                self._generators, running.url, running.bodies, rate=rate, connections=connections, seconds=_SECONDS
             )
         )
         elapsed, server = monotonic() - begun, running.tree.cpu_seconds() - before
@@ -117,10 +124,7 @@ def compare(
         comparison.tune(side)
     able = [side for side in sides.values() if not side.reason]
     rate = _SHARE * min((side.tried[side.setting] for side in able), default=0.0)
-    for number in range(rounds):
-        session.say(f"round {number + 1} of {rounds}: requests")
-        for side in able if number % 2 == 0 else reversed(able):
-            comparison.run(side, rate)
+    comparison.rounds(able, rounds, rate)
     session.reports["serve"] = {
         "rate_of_waits": rounded(rate),
         "servers": {name: side.as_json() for name, side in sides.items()},

@@ -24,10 +24,10 @@ def headrace_server(session: Session) -> Server:
     return beside(started)
 
 
-def beside(started: Started, *prefix: str) -> Server:
-    """For the pipeline, the topics and the version of a worker's run. `prefix` goes before the command."""
+def beside(started: Started) -> Server:
+    """For the pipeline, the topics and the version of a worker's run."""
     file = (started.folder / "bare.py").resolve()
-    command = [*prefix, sys.executable, "-m", "headrace.infra.cli", "serve", str(file)]
+    command = [sys.executable, "-m", "headrace.infra.cli", "serve", str(file)]
 
     def launched(options: Sequence[str], port: int, folder: Path) -> Launched:
         ports = ("--port", str(port), "--grpc-port", str(free_port()))
@@ -36,6 +36,6 @@ def beside(started: Started, *prefix: str) -> Server:
     return Server(
         name=HEADRACE,
         question=inference_protocol(started.folder.name),  # which names the pipeline
-        settings={"as it comes": ()},
+        settings={"as it comes, with the priority of its peers": ("--nice", "0")},
         launched=launched,
     )

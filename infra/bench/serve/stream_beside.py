@@ -3,8 +3,8 @@
 The stream's p99 while the requests come, over its p99 while nobody asks, one load after the other within each round. A
 server that is full answers, or refuses, as fast as it can: no generator on the same two cores can send ten times that.
 What can be had is ten times the connections, each of which asks again at once. Broker, worker, server and both
-generators share the cores. `ROW` is `headrace serve` as it comes; with `NICE` it and the requests' generator get the
-lowest priority (`nice -n 19`).
+generators share the cores. `ROW` is `headrace serve` as it comes, `NICE` with the lowest priority. The requests' generator always
+has that: it stands for clients on machines of their own.
 """
 
 import signal
@@ -26,7 +26,8 @@ from headrace.infra.bench.session import Session
 
 ROW, NICE = "serve_stream_p99", "serve_stream_p99_nice"
 TARGETS: Final = {ROW: 1.1, NICE: 1.1}
-_PREFIXES: Final[dict[str, Sequence[str]]] = {ROW: (), NICE: ("nice", "-n", "19")}
+_OPTIONS: Final[dict[str, Sequence[str]]] = {ROW: (), NICE: ("--nice", "19")}
+_LAST: Final = ("nice", "-n", "19")
 _FULL: Final = 64  # connections: more of them are answered no faster
 _TIMES: Final = 10
 _RATE: Final = 2_000.0  # events a second
@@ -39,8 +40,8 @@ def stream_beside(session: Session, generators: Generators, *, rounds: int, name
     for name in [name for name in TARGETS if name in names]:
         with serving(session, Headrace()) as served:
             served.load(_RATE, _SECONDS)  # warms worker and broker
-            server = beside(served.started, *_PREFIXES[name])
-            with answering(server, (), session.settings.home / name, Questions(session.graph)) as running:
+            server = beside(served.started)
+            with answering(server, _OPTIONS[name], session.settings.home / name, Questions(session.graph)) as running:
                 rows.append(_row(session, generators, served, running, name, rounds))
     return rows
 
@@ -51,7 +52,7 @@ def _row(session: Session, generators: Generators, served: Serving, running: Run
         found: dict[bool, Loaded] = {}
         for asked in (False, True) if number % 2 == 0 else (True, False):
             if asked:
-                with _overloaded(generators, running, _PREFIXES[name]) as answered:
+                with _overloaded(generators, running) as answered:
                     found[True] = served.load(_RATE, _SECONDS)
             else:
                 found[False] = served.load(_RATE, _SECONDS)
@@ -72,11 +73,11 @@ def _row(session: Session, generators: Generators, served: Serving, running: Run
 
 
 @contextmanager
-def _overloaded(generators: Generators, running: Running, prefix: Sequence[str]) -> Iterator[list[Answered]]:
+def _overloaded(generators: Generators, running: Running) -> Iterator[list[Answered]]:
     """Requests without end; what was answered is in the list when the block is over."""
     command = load.full_speed(generators, running.url, running.bodies, connections=_TIMES * _FULL)
     answered = list[Answered]()
-    process = subprocess.Popen([*prefix, *command], cwd=running.bodies.parent, stdout=subprocess.PIPE)
+    process = subprocess.Popen([*_LAST, *command], cwd=running.bodies.parent, stdout=subprocess.PIPE)
     try:
         Event().wait(_RISE_SECONDS)
         yield answered
