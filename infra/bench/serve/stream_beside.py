@@ -3,8 +3,8 @@
 The stream's p99 while the requests come, over its p99 while nobody asks, one load after the other within each round. A
 server that is full answers, or refuses, as fast as it can: no generator on the same two cores can send ten times that.
 What can be had is ten times the connections, each of which asks again at once. Broker, worker, server and both
-generators share the cores. `ROW` is `headrace serve` as it comes, `NICE` with the lowest priority. The requests' generator always
-has that: it stands for clients on machines of their own.
+generators share the cores. `ROW` is `headrace serve` as it comes, `NICE` with the lowest priority. The requests'
+generator always has that: it stands for clients on machines of their own.
 """
 
 import signal
