@@ -9,6 +9,7 @@ import pytest
 from headrace.infra.bench.peers import SERVERS
 from headrace.infra.bench.run import Options, run_bench
 from headrace.infra.bench.serve import compare, load
+from headrace.infra.bench.serve.headrace_serve import headrace_server
 from headrace.infra.bench.serve.peer_servers import peer_servers
 from headrace.infra.bench.serve.servers import Launched, Questions, Server, answering, inference_protocol
 from headrace.infra.bench.session import Session
@@ -107,6 +108,13 @@ def test_a_server_is_compared_in_its_fastest_setting_and_an_absent_one_says_why(
     assert 20 < speed["p50_ms"] <= speed["p99_ms"]
     assert speed["cpu_seconds_per_1000"] > 0
     assert found["at_the_rate"][0]["requests_per_second"] > 0
+
+
+def test_headrace_serve_answers_all_rows_as_onnxruntime_does(settings, tmp_path):
+    session = Session(settings=settings, servers={}, say=lambda _: None)
+    (options,) = (server := headrace_server(session)).settings.values()
+    with answering(server, options, tmp_path / "headrace", Questions(session.graph)) as running:
+        assert running.url.endswith("/infer")
 
 
 def test_a_server_that_answers_other_scores_takes_no_part(session, server, tmp_path):
