@@ -15,6 +15,7 @@ from headrace.infra.settings import Settings
 from headrace.models.errors import BadInput, BrokerUnavailable, RegistryRefused
 from headrace.models.facts import Observer, Refused
 from headrace.models.registry import Versions
+from headrace.scheduler.ledger import LeadershipLost
 from headrace.streams.served import scores_of
 
 
@@ -40,17 +41,19 @@ class Beside:
             return None
         try:
             return self._scoring.version(number)
-        except (BadInput, RegistryRefused, BrokerUnavailable) as error:
+        except BrokerUnavailable as error:  # whoever leads begins anew, and asks for it again
+            raise LeadershipLost(f"{self._names.pipeline.name}: {error}") from error
+        except (BadInput, RegistryRefused) as error:
             self._fails(number, error)
             return None
 
-    def scores(self, rows: pa.RecordBatch) -> Mapping[int, NDArray[np.float64]]:
+    def scores(self, rows: pa.RecordBatch, wanted: set[int]) -> Mapping[int, NDArray[np.float64]]:
         """[n], or [n, classes], by version, its own among them as it was served; NaN for a row that one cannot answer.
         A version whose columns were not logged is not there."""
         served = rows.column("version")[0].as_py() if rows.num_rows else None
         found = {} if served is None else {served: scores_of(rows)}
         for number, version in list(self._versions.items()):
-            if served is None or number == served or version.lacking(rows.schema):
+            if served is None or number == served or number not in wanted or version.lacking(rows.schema):
                 continue
             try:
                 found[number] = version.answers(rows)
@@ -65,7 +68,7 @@ class Beside:
 
     def _fails(self, number: int, error: Exception) -> None:
         self._failed.add(number)
-        reason = error.reason if isinstance(error, RegistryRefused) else "unavailable"
+        reason = error.reason if isinstance(error, RegistryRefused) else "unknown_version"
         self._observer(
             Refused(pipeline=self._names.pipeline.name, reason=reason, detail=f"beside: {error}", version=number)
         )

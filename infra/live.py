@@ -21,7 +21,7 @@ from headrace.models.manifest import Manifest
 from headrace.models.protocols import Paired
 from headrace.models.registry import Versions
 from headrace.scheduler.decide import Live
-from headrace.scheduler.guard import Pairing
+from headrace.scheduler.guard import Pairing, moved_at
 from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.streams.dead_letters import dead_letters
 from headrace.streams.drift_watch import DriftWatch
@@ -31,7 +31,7 @@ from headrace.streams.live_join import Joined, LiveJoin
 from headrace.streams.live_loss import ServedLoss
 from headrace.streams.live_scores import LiveScores
 from headrace.streams.pairs import Pair
-from headrace.streams.served import decode_served
+from headrace.streams.served import decode_served, scores_of
 from headrace.streams.sink import AcknowledgedSink
 from headrace.trainer.columns import as_numpy
 
@@ -61,7 +61,7 @@ class LiveLabels:
         self._pairs: dict[Pairing, Pair] = {}
         self._drift = DriftWatch()
         self._lost: ServedLoss | None = None
-        self._serving = 0  # version
+        self._serving = self._serves_since = 0  # version; Unix ms
         self._watched: tuple[int, list[Pairing]] = (0, [])  # seq of the promotion, and what is compared
         self._new = self._unreported = self._since = 0
 
@@ -91,6 +91,7 @@ class LiveLabels:
         if watched == self._watched:
             return
         serving = self._serving = champion.version if champion else 0
+        self._serves_since = moved_at(champion) or 0 if champion else 0
         wanted = {number for pairing in compared for number in (pairing.version, pairing.other)}
         self._beside.watch(versions, wanted | {serving})
         if watched[0] != self._watched[0]:
@@ -98,8 +99,7 @@ class LiveLabels:
             self._drift.watch(None if manifest is None else manifest.reference)
             metrics, rows = ({}, 0) if manifest is None else (manifest.metrics, manifest.holdout_rows)
             self._lost = ServedLoss(serving, self._task, metrics, rows)
-        made = {pairing: self._pairs.get(pairing) or self._pair(pairing) for pairing in compared}
-        self._pairs = {pairing: pair for pairing, pair in made.items() if pair is not None}
+        self._pairs = {pairing: self._pairs.get(pairing) or self._pair(pairing) for pairing in compared}
         self._scores.keep(wanted | {serving})
         self._observer(Watched(pipeline=self._names.pipeline.name, versions=tuple(sorted(wanted | {serving}))))
         self._watched = watched
@@ -118,13 +118,11 @@ class LiveLabels:
         version = self._beside.version(number)
         return None if version is None else version.manifest
 
-    def _pair(self, pairing: Pairing) -> Pair | None:
-        """None where no bound is known for a regression's errors: neither of the two was ever held against labels."""
+    def _pair(self, pairing: Pairing) -> Pair:
         own, others = self._manifest(pairing.version), self._manifest(pairing.other)
         bounds = [largest_loss(self._task, {} if one is None else one.metrics) for one in (own, others)]
-        largest = next((bound for bound in bounds if isfinite(bound)), None)
-        if largest is None:
-            return None
+        # the larger one: a version that leaked has next to none of its own
+        largest = max((bound for bound in bounds if isfinite(bound) and bound > 0), default=None)
         return Pair(
             pairing.version,
             pairing.other,
@@ -152,12 +150,21 @@ class LiveLabels:
             self._park(labels, rejected)
 
     def _served(self, batch: pa.RecordBatch, appended: int) -> None:
-        scores = self._beside.scores(batch)
+        classes = (scores_of(batch).shape[1:] or (0,))[0]
+        if classes != len(self._names.pipeline.label.classes):
+            return  # served under another declaration
+        wanted = {number for one in self._pairs if appended >= one.since for number in (one.version, one.other)}
+        if appended >= self._serves_since:  # older rows may be those that it was trained on
+            wanted.add(self._serving)
+        scores = self._beside.scores(batch, wanted)
         self._drift.add(batch, appended, scores.get(self._serving))
         times = as_numpy(batch.column("event_time").cast(pa.int64()))
         for pairing, pair in self._pairs.items():
-            if appended >= pairing.since and {pairing.version, pairing.other} <= scores.keys():
-                pair.scored(scores[pairing.version], scores[pairing.other], times)
+            if appended < pairing.since:
+                continue
+            pair.passed(times, appended - pairing.since)
+            if {pairing.version, pairing.other} <= scores.keys():
+                pair.scored(scores[pairing.version], scores[pairing.other])
         self._keep(self.join.served(batch, appended, scores))
 
     def _keep(self, joined: list[Joined], *, new: bool = True) -> None:

@@ -159,6 +159,7 @@ class Metrics:
     @_take.register
     def _(self, fact: facts.LiveMetric) -> None:
         self._live.labels(fact.pipeline, str(fact.version), fact.segment, fact.metric).set(fact.value)
+        self._measured[fact.pipeline] = self._measured.get(fact.pipeline, frozenset()) | {fact.version}
 
     @_take.register
     def _(self, fact: facts.LabelsSeen) -> None:

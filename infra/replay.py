@@ -181,6 +181,8 @@ class Replay:
             return bool(answer)
 
         self._wait(f"the leader to end the run of {iso(at)}", finished)
+        if answer[0].outcome == "promoted":  # its record in the registry may be seen a moment later
+            self._promoted = max(self._promoted, answer[0].seq)
         self._await_swapped()
         return answer[0]
 

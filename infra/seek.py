@@ -16,7 +16,9 @@ from headrace.infra.settings import Settings
 from headrace.models.errors import BrokerUnavailable
 
 _NEAR = 8  # records: fewer are read one after the other
-_AROUND = 50  # records before and behind: what was written again after a crash
+_AROUND = (
+    4_000  # records before and behind: a canary's of a chunk follow all of the champion's; and what was written again
+)
 _RUN = 1_000  # messages taken at once
 _SECONDS = 30.0  # for one answer
 _SMALL = {  # a look costs one record and what lies beside it
@@ -79,7 +81,7 @@ class Seeker:
 def about(seeker: Seeker, partition: int, wanted: int, span: Callable[[Any], Span | None]) -> list[Any]:
     """The records whose span has the offset, oldest first; `span` is None for what is not headrace's.
 
-    A second one, from after a crash, is found where it lies within 50 records of the first.
+    A second one, from after a crash, is found where it lies within 4,000 records of the first.
     """
     first, end = seeker.bounds(partition)
     low, high = first, end  # the wanted one is from `low` on and before `high`

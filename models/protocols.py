@@ -60,7 +60,8 @@ class Paired:
     disagreement: float = 0.0  # mean absolute difference of their scores, of all of these
     drift: float | None = None  # PSI of the version's scores against its own held-out ones; 0 where it may be chance
     other_drift: float | None = None  # None where there are none to compare with: a baseline has no holdout
-    elapsed_ms: int = 0  # event time from the first to the newest of these rows
+    unanswered: int = 0  # rows that the other one scored, and the version could not
+    elapsed_ms: int = 0  # since it began: event time of what was served, or the clock, whichever is more
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class ConfidenceSequence:
         return self._end(1)
 
     def _end(self, side: int) -> float:
-        if not self.rows:
+        if not self.rows or math.isnan(self._won + self._paid):
             return self._lowest if side < 0 else self._lowest + self._span
         middle, width = self._won / self._bets, (self._cost + self._paid) / self._bets
         return self._lowest + self._span * min(1.0, max(0.0, middle + side * width))

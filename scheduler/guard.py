@@ -11,10 +11,11 @@ from typing import Literal
 
 from headrace.models.aliases import CHALLENGER, CHAMPION
 from headrace.models.durations import to_ms
-from headrace.models.facts import Guarded, Observer
+from headrace.models.errors import DeclarationError
+from headrace.models.facts import Guarded, Observer, Refused
 from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import Paired
-from headrace.models.records import Asked, Asking
+from headrace.models.records import Asked, Asking, Moved
 from headrace.models.registry import Versions
 
 BY = "guard"
@@ -35,46 +36,57 @@ def pairings(pipeline: Pipeline, versions: Versions) -> list[Pairing]:
     """A champion that took over beside its predecessor, if it can go back; a challenger beside the champion."""
     found, champion = [], versions.champion
     before = versions.previous
-    begun = 0 if champion is None else _ms(champion.at)
+    begun = 0 if champion is None else moved_at(champion)
+    if begun is None:
+        return []
     if pipeline.rollback is not None and champion is not None and champion.move == "promote" and before is not None:
         found.append(Pairing(why="rollback", version=champion.version, other=before, since=begun))
     challenger, serves = versions.aliases.get(CHALLENGER), versions.aliases[CHAMPION]
-    if challenger is not None and challenger != serves:
-        since = max(begun, _ms(versions.moves(CHALLENGER)[-1].at))
-        found.append(Pairing(why="shadow", version=challenger, other=serves, since=since))
+    named = None if challenger is None or challenger == serves else moved_at(versions.moves(CHALLENGER)[-1])
+    if challenger is not None and named is not None:
+        found.append(Pairing(why="shadow", version=challenger, other=serves, since=max(begun, named)))
     return found
 
 
 class Guard:
-    """One pipeline's. What it asked for it does not ask for again while the same evidence stands."""
+    """One pipeline's. What it asked for it asks for again only when nobody did it in time."""
 
     def __init__(
         self, pipeline: Pipeline, observer: Observer, new_id: Callable[[int], str], clock_ms: Callable[[], int]
     ) -> None:
         self._pipeline, self._observer = pipeline, observer
         self._new_id, self._clock_ms = new_id, clock_ms
-        self._asked: set[Pairing] = set()
+        self._asked: dict[Pairing, int] = {}  # until when whoever leads may do it, Unix ms
 
     def asks(self, versions: Versions, measured: Mapping[Pairing, Paired]) -> list[Asked]:
         """In the order in which they are to be done."""
         found: list[Asked] = []
         for pairing in pairings(self._pipeline, versions):
             paired = measured.get(pairing)
-            if paired is None or pairing in self._asked or versions.pinned:
+            now = self._clock_ms()
+            if paired is None or self._asked.get(pairing, -1) >= now or versions.pinned:
                 continue
-            wanted = list(self._rollback(paired) if pairing.why == "rollback" else self._shadow(paired))
+            try:
+                wanted = list(self._rollback(versions, paired) if pairing.why == "rollback" else self._shadow(paired))
+            except Exception as error:  # noqa: BLE001  a user's policy may raise anything, and everything else goes on
+                raised = Refused(pipeline=self._pipeline.name, reason="policy_raised", detail=repr(error))
+                self._observer(raised)
+                self._asked[pairing] = now + _PATIENCE_MS
+                continue
             if wanted:
-                self._asked.add(pairing)
+                self._asked[pairing] = max(one.until for one in wanted)
                 found += wanted
         return found
 
-    def _rollback(self, paired: Paired) -> Iterator[Asked]:
+    def _rollback(self, versions: Versions, paired: Paired) -> Iterator[Asked]:
         """The predecessor serves again, and the version is out of use: nothing brings it back by itself."""
         policy = self._pipeline.rollback
         why = None if policy is None else policy.due(paired)
         if why is not None:
             self._guarded("rolled_back", paired, why)
             yield self._ask("rollback", why, version=paired.other, champion=paired.version)
+            if versions.aliases.get(CHALLENGER) == paired.version:  # promoted by hand; it may serve a share of the keys
+                yield self._ask("alias", why, alias=CHALLENGER)
             yield self._ask("archive", why, version=paired.version)
 
     def _shadow(self, paired: Paired) -> Iterator[Asked]:
@@ -117,5 +129,9 @@ class Guard:
         )
 
 
-def _ms(at: str) -> int:
-    return to_ms(datetime.fromisoformat(at))
+def moved_at(record: Moved) -> int | None:
+    """Unix ms; None for a record that does not say when it was written as a time with its zone."""
+    try:
+        return to_ms(datetime.fromisoformat(record.at))
+    except (ValueError, DeclarationError):
+        return None

@@ -81,6 +81,7 @@ class Leader:
         self._ledger = Ledger(pipeline.name, registry_log, observer, verify)
         self._publisher = Publisher(pipeline.name, name, self._ledger, writer, pipeline.shadow)
         self._replies = Replies(pipeline.name, self._ledger, writer, clock_ms, self._cancel)
+        self._replays = started is not None  # then it decides at the replay's requests alone, and not in between
         self._guard = Guard(pipeline, observer, new_run_id, clock_ms)
         self._waiting: dict[str, Requested] = {}  # by run, oldest first
         self._trains = trains
@@ -104,7 +105,7 @@ class Leader:
             return
         if self._pipeline.initial and not self._ledger.begun:
             self._publish_initial(self._pipeline.initial)
-        self._look_after_what_serves()
+        self._look_after_what_serves(guards=not self._replays)
         if self._trains:
             self._train()
 
@@ -154,12 +155,12 @@ class Leader:
                 self._runs.apply_version(run=made.run, tick=made.tick, version=record.version, seq=seq)
         self._live.watch(self._versions, pairings(self._pipeline, self._versions))
 
-    def _look_after_what_serves(self) -> None:
+    def _look_after_what_serves(self, *, guards: bool = True) -> None:
         """Live numbers, what follows from them, and what anybody asked."""
         if not self._ledger.up_to_date:  # before a live number: which versions it is of
             self._follow_registry()
         self._live.poll()
-        if asked := self._guard.asks(self._versions, self._live.measured()):
+        if guards and (asked := self._guard.asks(self._versions, self._live.measured())):
             self._writer.record(*asked)
             for one in asked:
                 self._replies.heard(one)

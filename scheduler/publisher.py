@@ -30,6 +30,8 @@ class Publisher:
             place, why = "", f"; not promoted: version {versions.aliases[CHAMPION]} is pinned"
         elif self._shadow is not None and versions.champion is not None:
             waiting = versions.aliases.get(CHALLENGER)
+            if waiting == versions.champion.version:  # promoted by hand: it waits for nothing
+                waiting = None
             place = CHALLENGER if waiting is None else ""
             why = "; the challenger now" if place else f"; not the challenger: version {waiting} is, undecided"
         share = self._shadow.serve if place == CHALLENGER and self._shadow is not None else 0.0

@@ -8,6 +8,8 @@ from headrace.models.protocols import Decided, Paired
 
 _DAYS = 86_400_000  # ms
 _ALLOWED = 0.05  # of the predecessor's loss
+_FAR = 0.1  # of a probability
+_UNANSWERED = 0.01  # of the rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,15 +20,18 @@ class Rollback:
     `max_loss`, with an interval that holds at every moment (95 %), whatever the gate said. Without a `max_loss` a
     twentieth of the predecessor's is allowed: two good models are never equal, and over enough rows that is sure, too.
 
-    Before labels come: its scores are on average more than `max_disagreement` away from its predecessor's, over
-    `min_rows` rows, *and* they have moved away from what it answered to its own held-out rows by a PSI of
-    `max_score_psi` while its predecessor's have not. If the predecessor was right, the squared distance of two
-    probabilities is what the other one loses (Brier's divergence). Either alone is no evidence: a better model
-    disagrees, and both may drift.
+    Before labels come, but for `without_labels=False`: its scores are on average more than `max_disagreement` away
+    from its predecessor's (0.1 of a probability; of a regression only what you say), over `min_rows` rows, *and* they
+    have moved away from what it answered to its own held-out rows by a PSI of `max_score_psi` while its predecessor's
+    have not. If the predecessor was right, the squared distance of two probabilities is what the other one loses
+    (Brier's divergence). Either alone is no evidence: a better model disagrees, and both may drift.
+
+    And where it cannot answer more than a hundredth of the rows that its predecessor answers.
     """
 
     max_loss: float | None = None  # in the loss's unit
-    max_disagreement: float | None = 0.1
+    without_labels: bool = True
+    max_disagreement: float | None = None
     max_score_psi: float = 0.25
     min_rows: int = 500
     watch: str = "30d"  # by event time; after it the champion is no longer looked after
@@ -51,18 +56,19 @@ class Rollback:
                 f"its {paired.loss} is {paired.mean:.4g} on {paired.rows:,} labelled rows, {paired.other_mean:.4g} "
                 f"for version {paired.other}: worse by at least {paired.low:.3g}, at most {most:.3g} allowed"
             )
-        return self._without_labels(paired)
+        return _cannot_answer(paired, self.min_rows) or self._without_labels(paired)
 
     def _without_labels(self, paired: Paired) -> str | None:
-        if self.max_disagreement is None or paired.scored < self.min_rows:
+        most = _FAR if self.max_disagreement is None and paired.loss != "mae" else self.max_disagreement
+        if not self.without_labels or most is None or paired.scored < self.min_rows:
             return None
         if paired.drift is None or paired.other_drift is None:
             return None
-        far = paired.disagreement > self.max_disagreement
+        far = paired.disagreement > most
         if far and paired.drift >= self.max_score_psi > paired.other_drift:
             return (
                 f"over {paired.scored:,} rows it answers {paired.disagreement:.3g} away from version {paired.other}, "
-                f"at most {self.max_disagreement:g} allowed, and has moved by a PSI of {paired.drift:.3g} from its own "
+                f"at most {most:g} allowed, and has moved by a PSI of {paired.drift:.3g} from its own "
                 f"held-out answers while version {paired.other} has not"
             )
         return None
@@ -110,6 +116,8 @@ class Shadow:
         said = f"{paired.loss} {paired.mean:.4g} against {paired.other_mean:.4g} of version {paired.other} on the same"
         said += f" {paired.rows:,} rows, difference within {paired.low:.3g} and {paired.high:.3g}"
         asked = f"worse by at most {limit:g}" if self.min_gain is None else f"better by {self.min_gain:g}"
+        if (why := _cannot_answer(paired, self.min_rows)) is not None:
+            return Decided(promote=False, reason=why)
         if paired.rows >= self.min_rows and paired.high <= limit:
             return Decided(promote=True, reason=f"{said}: {asked}, surely")
         if paired.rows >= self.min_rows and paired.low > limit:
@@ -117,3 +125,10 @@ class Shadow:
         if paired.elapsed_ms > milliseconds("Shadow.within", self.within):
             return Decided(promote=self.undecided == "promote", reason=f"{said}: undecided after {self.within}")
         return None
+
+
+def _cannot_answer(paired: Paired, min_rows: int) -> str | None:
+    asked = paired.scored + paired.unanswered
+    if asked < min_rows or paired.unanswered <= _UNANSWERED * asked:
+        return None
+    return f"it cannot answer {paired.unanswered:,} of {asked:,} rows that version {paired.other} answers"

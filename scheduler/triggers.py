@@ -130,8 +130,9 @@ class Degraded:
     """When the champion's mean loss on what it serves (Brier, or absolute error) is surely above that on its own
     holdout, by more than `by` and the holdout's own error, and at least `rows` labels came since the newest run.
 
-    A sequential test: its interval holds at every moment (95 %), so it is asked as often as one likes; the holdout's
-    mean counts as two of its standard errors higher. The tick is the moment of the decision.
+    A sequential test, over blocks of 5,000 labelled rows: in each its interval holds at every moment (95 %), so that it
+    is asked as often as one likes; the holdout's mean counts as two of its standard errors higher. The tick is the
+    moment of the decision.
     """
 
     by: float = 0.01

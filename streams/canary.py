@@ -2,7 +2,8 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 from typing import NamedTuple
 
 from headrace.streams.model import LiveModel
@@ -18,6 +19,7 @@ class Canary:
     model: LiveModel
     share: float  # of all message keys, 0 to 1
     pipeline: str
+    gave_up: Event = field(default_factory=Event)  # it gave no answer in time once: it is not asked any more
 
     def split(self, messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
         """For the champion and for the challenger, each in their order. A message without a key is the champion's."""
@@ -37,7 +39,7 @@ class Serving(NamedTuple):
 
     def parts(self, messages: Sequence[Message]) -> list[tuple[LiveModel, Sequence[Message]]]:
         """Each with its own of the chunk's messages."""
-        if self.canary is None:
+        if self.canary is None or self.canary.gave_up.is_set():
             return [(self.champion, messages)]
         others, mine = self.canary.split(messages)
         return [part for part in ((self.champion, others), (self.canary.model, mine)) if part[1]]

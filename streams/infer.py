@@ -27,6 +27,7 @@ from headrace.streams.rings import FeatureStore
 from headrace.streams.served import encode_served, served_batch
 
 _SAMPLE_ROWS = 200
+_MODEL_REASONS = frozenset({"model_failed", "model_timeout", "score_not_finite"})
 _MOST_LATE = 2  # rows without an answer in time, until the rest of their chunk is not asked any more
 
 
@@ -127,6 +128,11 @@ def _not_finite(value: float, model: LiveModel) -> EventRejected:
     return EventRejected("score_not_finite", f"version {model.version} answered {value}")
 
 
+def _failures(scored: Scored) -> set[str]:
+    """Reasons of rows that the model, and not the event, is to blame for."""
+    return {error.reason for _, error in scored.decoded.rejected} & _MODEL_REASONS
+
+
 class Inference:
     """The agent's handler: a chunk in, its outcome out."""
 
@@ -143,15 +149,22 @@ class Inference:
         records: list[Out | Outs] = []
         facts: list[object] = []
         for model, messages in chunk.stamp.parts(chunk.messages):
-            found = self._served_by(model, messages, chunk.begins.keys(), begun - chunk.taken_at)
+            found = self._served_by(model, messages, chunk.begins.keys(), begun - chunk.taken_at, chunk.stamp)
             records += found.records
             facts += found.facts
         return Outcome(records=records, facts=facts)
 
     def _served_by(
-        self, model: LiveModel, messages: Sequence[Message], owners: Collection[TopicPartition], waited: float
+        self,
+        model: LiveModel,
+        messages: Sequence[Message],
+        owners: Collection[TopicPartition],
+        waited: float,
+        serving: Serving,
     ) -> Outcome:
         scored = score(model, self._store, each("value", messages), self._now_ms())
+        if model is not serving.champion and (failed := _failures(scored)):
+            return self._instead(failed, messages, owners, waited, serving)
         headers, unreadable = headers_of_each(messages)
         if unreadable:
             error = EventRejected("bad_header", "expected headers whose names are UTF-8; they are left out here")
@@ -171,6 +184,19 @@ class Inference:
             reasons = Counter(error.reason for _, error in decoded.rejected)
             facts.append(DeadLettered(pipeline=self._pipeline.name, topic=self._pipeline.events.name, reasons=reasons))
         return Outcome(records=records, facts=facts)
+
+    def _instead(
+        self,
+        failed: Collection[str],
+        messages: Sequence[Message],
+        owners: Collection[TopicPartition],
+        waited: float,
+        serving: Serving,
+    ) -> Outcome:
+        """What the canary cannot answer, the champion does; after no answer in time it is not asked any more."""
+        if serving.canary is not None and "model_timeout" in failed:
+            serving.canary.gave_up.set()
+        return self._served_by(serving.champion, messages, owners, waited, serving)
 
     def _predicted(self, scored: Scored, seconds: dict[str, float]) -> Predicted:
         return Predicted(

@@ -29,7 +29,8 @@ class LiveScores:
             self._delays.append(row.label_time - row.time)
             self._rows[row.version].append(row)
             for version, _ in row.others:
-                self._rows[version].append(row)
+                if version != row.version:
+                    self._rows[version].append(row)
 
     def keep(self, versions: set[int]) -> None:
         """The others neither serve nor score any more."""

@@ -14,6 +14,8 @@ from headrace.models.scores import finite, top
 from headrace.models.sequential import ConfidenceSequence
 from headrace.streams.live_join import Joined
 
+_FIRST_ROWS = 100
+
 
 class ScoreDrift:
     """How far a version's answers are from those to its own held-out rows."""
@@ -37,7 +39,8 @@ class ScoreDrift:
 
 
 class Pair:
-    """One version beside another. `largest` is the largest loss that counts: see `models.losses`."""
+    """One version beside another. `largest` is the largest loss that counts: see `models.losses`; None where none is
+    known, and so no label says anything."""
 
     def __init__(
         self,
@@ -45,36 +48,45 @@ class Pair:
         other: int,
         *,
         task: Task,
-        largest: float,
+        largest: float | None,
         reference: Reference | None = None,
         other_reference: Reference | None = None,
     ) -> None:
         self.version, self.other, self._task, self._largest = version, other, task, largest
-        self._difference = ConfidenceSequence(-largest, largest)
+        self._difference = ConfidenceSequence(-(largest or 1.0), largest or 1.0)
         self._lost = np.zeros(2)  # by the version and by the other, in all
         self._drift, self._other_drift = ScoreDrift(reference), ScoreDrift(other_reference)
-        self._scored, self._apart = 0, 0.0
+        self._seen = self._scored = self._unanswered = self._waited_ms = 0
+        self._apart = 0.0
         self._first_event = self._newest_event = 0
 
-    def scored(self, scores: NDArray[np.float64], others: NDArray[np.float64], times: NDArray[np.int64]) -> None:
-        """[n] of both, or [n, classes], and the rows' event times, Unix ms. Rows that one of them cannot answer (NaN)
-        are left out."""
-        both = finite(scores) & finite(others)
-        scores, others, times = scores[both], others[both], times[both]
-        if not len(times):
+    def passed(self, times: NDArray[np.int64], waited_ms: int) -> None:
+        """Rows that were served since it began, whoever scored them: their event times, and how long that is by the
+        clock. The newest of the first ones is the beginning: one old event says nothing."""
+        self._newest_event = max(self._newest_event, int(times.max(initial=0)))
+        if self._seen < _FIRST_ROWS:
+            self._first_event = self._newest_event
+        self._seen += len(times)
+        self._waited_ms = max(self._waited_ms, waited_ms)
+
+    def scored(self, scores: NDArray[np.float64], others: NDArray[np.float64]) -> None:
+        """[n] of both, or [n, classes]. Rows that one of them cannot answer (NaN) are left out, and counted."""
+        answered = finite(scores)
+        both = answered & finite(others)
+        self._unanswered += int((~answered & finite(others)).sum())
+        scores, others = scores[both], others[both]
+        if not len(scores):
             return
         self._drift.add(scores)
         self._other_drift.add(others)
         self._apart += float(distances_of(scores, others).sum())
-        self._first_event = int(times.min()) if not self._scored else min(self._first_event, int(times.min()))
-        self._newest_event = max(self._newest_event, int(times.max()))
-        self._scored += len(times)
+        self._scored += len(scores)
 
     def labelled(self, rows: Sequence[Joined]) -> None:
         """In the order in which their labels came; those that one of the two did not score say nothing."""
         found = [(row.label, row.score_of(self.version), row.score_of(self.other)) for row in rows]
         found = [one for one in found if None not in one]
-        if not found:
+        if not found or self._largest is None:
             return
         labels, ours, others = (np.array(part, np.float64) for part in zip(*found, strict=True))
         lost, others_lost = (np.minimum(losses(self._task, labels, scores), self._largest) for scores in (ours, others))
@@ -98,5 +110,6 @@ class Pair:
             disagreement=self._apart / self._scored if self._scored else 0.0,
             drift=self._drift.psi,
             other_drift=self._other_drift.psi,
-            elapsed_ms=self._newest_event - self._first_event,
+            unanswered=self._unanswered,
+            elapsed_ms=max(self._newest_event - self._first_event, self._waited_ms),
         )

@@ -328,8 +328,12 @@ class Follower:
         if newest.version and share:
             try:
                 canary = Canary(model=self._prepare(newest), share=share, pipeline=self._pipeline.name)
-            except (RegistryRefused, BrokerUnavailable) as error:
-                reason = error.reason if isinstance(error, RegistryRefused) else "unavailable"
+            except BrokerUnavailable as error:
+                self._share_seq = 0  # asked again, with the next record or poll
+                self._refused(RegistryRefused("unavailable", f"as a canary: {error}"), newest.version)
+                return
+            except Exception as error:  # noqa: BLE001  whatever it is, the champion serves
+                reason = error.reason if isinstance(error, RegistryRefused) else "unexpected"
                 self._refused(RegistryRefused(reason, f"as a canary: {error}"), newest.version)
         self._swap.propose_canary(canary)
         version, serves = (newest.version or 0, share) if canary else (0, 0.0)

@@ -193,8 +193,10 @@ def _read_moves(
     found.promotions = tuple(one for one in known.promotions if one.version == version)
     for switched in switches(settings, names.topics.history):
         here = (switched.topic, switched.partition) == (names.events, partition)
-        if here and switched.version == version and switched.first_offset <= offset:
+        if here and switched.first_offset <= offset:
             found.switched = switched
+    if found.switched is not None and found.switched.version != version:
+        found.switched = None  # a canary's row: the champion of that moment was another
     if found.switched is not None:
         seq = found.switched.seq
         found.promotion = next((one for one in found.promotions if one.seq == seq), None)

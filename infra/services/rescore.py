@@ -131,6 +131,9 @@ def _in_range(rows: pa.RecordBatch, since: int, until: int | None) -> NDArray[np
     return within if until is None else within & (times < until)
 
 
+_NEAR_OFFSETS = 20_000  # a few chunks: what was passed over longer ago was not served
+
+
 class Reached:
     """Which of a partition's source offsets were looked at: all from the first to the last, but for those that were
     passed over, as a canary's are, whose batch is the next one. In memory are the latter alone."""
@@ -147,9 +150,13 @@ class Reached:
         found = (offsets < self._first) | (offsets >= self._end)
         if not found.all() and self._passed:
             found |= np.isin(offsets, list(self._passed))
-        self._passed.update(range(first, self._first), range(self._end, end))
+        self._passed.update(
+            range(first, min(self._first, first + _NEAR_OFFSETS)), range(max(self._end, end - _NEAR_OFFSETS), end)
+        )
         self._passed.difference_update(offsets.tolist())
         self._first, self._end = min(self._first, first), max(self._end, end)
+        if len(self._passed) > _NEAR_OFFSETS:  # dead letters and markers, which nobody served
+            self._passed = {offset for offset in self._passed if offset >= self._end - _NEAR_OFFSETS}
         return np.asarray(found)
 
 

@@ -80,7 +80,7 @@ def made(settings):
         apply(settings, pipeline, 1)
         facts = Facts()
         live = LiveLabels(settings, Names(settings.prefix, pipeline), facts)
-        scheduler = Scheduler(settings, training, pipeline=pipeline, live=live, started=clock_ms())
+        scheduler = Scheduler(settings, training, pipeline=pipeline, live=live, started=None)
         things.extend([scheduler, live])
         scheduler.until("to lead", lambda: scheduler.log.leads)
         scheduler.leader.step()

@@ -99,7 +99,16 @@ def test_before_labels_come_only_both_signs_together_take_it_back():
         replace(odd, scored=100),
     ]:
         assert Rollback().due(other) is None
-    assert Rollback(max_disagreement=None).due(odd) is None
+    assert Rollback(without_labels=False).due(odd) is None
+    assert Rollback().due(replace(odd, loss="mae")) is None  # 0.3 of what?
+    assert Rollback(max_disagreement=0.2).due(replace(odd, loss="mae")) is not None
+
+
+def test_a_version_that_cannot_answer_what_the_other_answers_goes():
+    deaf = replace(UNSURE, rows=0, scored=900, unanswered=50)
+    assert Rollback().due(deaf) == "it cannot answer 50 of 950 rows that version 1 answers"
+    assert not Shadow().decide(deaf).promote
+    assert Rollback().due(replace(deaf, unanswered=5)) is None
 
 
 # ── the shadow ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,6 +189,36 @@ def test_a_rollback_is_asked_for_once_in_two_requests_that_the_leader_can_do_one
     (fact,) = facts
     assert isinstance(fact, Guarded)
     assert (fact.action, fact.version, fact.other, fact.rows) == ("rolled_back", 2, 1, 900)
+
+
+def test_a_request_that_nobody_did_in_time_is_made_again_and_a_policy_that_raises_ends_nothing():
+    known, facts, clock = versions(promoted(1), promoted(2)), [], [NOW]
+    guard = Guard(PIPELINE, facts.append, lambda _now: "run", lambda: clock[0])
+    measured = {pairings(PIPELINE, known)[0]: WORSE}
+    assert len(guard.asks(known, measured)) == 2
+    assert guard.asks(known, measured) == []
+    clock[0] += 61_000
+    assert len(guard.asks(known, measured)) == 2
+    raising = replace(PIPELINE, rollback=Raising())
+    assert Guard(raising, facts.append, lambda _now: "run", lambda: NOW).asks(known, measured) == []
+    assert facts[-1].reason == "policy_raised"
+
+
+class Raising:
+    def due(self, paired):
+        raise ZeroDivisionError(paired)
+
+
+def test_a_champion_that_is_the_challenger_too_goes_from_both_places():
+    known = versions(promoted(1), challenger(2), promoted(2))
+    guard = Guard(PIPELINE, lambda _fact: None, lambda _now: "run", lambda: NOW)
+    for asked in guard.asks(known, {pairings(PIPELINE, known)[0]: WORSE}):
+        known.apply(record_of(asked, known, NOW))
+    assert (known.aliases, known.archived) == ({"champion": 1}, {2})
+
+
+def test_a_move_that_does_not_say_when_it_was_compares_nothing():
+    assert pairings(PIPELINE, versions(promoted(1), changed(promoted(2), at=""))) == []
 
 
 def test_the_barred_version_cannot_come_back():
