@@ -40,7 +40,7 @@ from headrace.scheduler.attempts import Candidate
 from headrace.scheduler.decide import Run
 from headrace.streams.codec import clock_ms
 from headrace.trainer import process
-from headrace.trainer.messages import Champion, Failed, RunRequest, RunResult
+from headrace.trainer.messages import Champion, Failed, RunRequest, RunResult, champion_of
 from headrace.trainer.run import MODEL
 from headrace.trainer.run_folder import STOP, has_outcome, is_worked_on, said
 
@@ -220,7 +220,7 @@ class LocalTraining:
         path.write_bytes(self._registry.onnx(manifest))
         if self._champion.onnx:
             Path(self._champion.onnx).unlink(missing_ok=True)
-        self._champion = Champion(version=version, onnx=str(path), schema=manifest.schema)
+        self._champion = champion_of(version, path, manifest.schema, manifest)
         return self._champion
 
     def _draft(self, run: Run, *, parent: int = 0, ranges: tuple[OffsetRange, ...] = (), as_of: str = "") -> Manifest:

@@ -132,6 +132,7 @@ class ChampionGraph:
     version: int
     onnx: bytes
     schema: Schema
+    unfit: str = ""  # why a learner must not go on from it: it knows rows that the new version is to be judged on
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,15 @@
 """request → trainer's process → outcome: what crosses between the scheduler and a training, as JSON."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from headrace.models.findings import Finding
-from headrace.models.manifest import Golden, Reference
+from headrace.models.manifest import Golden, Manifest, Reference
 from headrace.models.schema import Schema
+
+POSITIVES = "balance_positives"  # among the hyperparameters: of the Balance that a version was trained with
 
 
 class Champion(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +19,9 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     onnx: str | None = None  # path
     schema: Schema | None = None
     baseline: float | tuple[float, ...] = 0.5  # one per class, where there are several
+    trained_through: str = ""  # as its manifest says; "" where nobody knows
+    anchor_sha256: str = ""
+    positives: float | None = None  # of its Balance; None without one
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +71,19 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     golden: Golden | None = None
     reference: Reference | None = None
     max_difference: float | None = None  # of two scores of one held-out row: the candidate's, and those of `compare`
+
+
+def champion_of(version: int, onnx: Path, schema: Schema, made: Manifest | RunResult) -> Champion:
+    """`onnx` is the graph's file, `made` what is on record of its training."""
+    positives = made.hyperparameters.get(POSITIVES)
+    return Champion(
+        version=version,
+        onnx=str(onnx),
+        schema=schema,
+        trained_through=made.trained_through,
+        anchor_sha256=made.anchor_sha256,
+        positives=float(positives) if isinstance(positives, int | float) else None,
+    )
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

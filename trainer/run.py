@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.models.drift import reference_of
-from headrace.models.durations import iso
-from headrace.models.errors import HeadraceError, RegistryRefused, RunFailed
+from headrace.models.durations import iso, to_ms
+from headrace.models.errors import DeclarationError, HeadraceError, RegistryRefused, RunFailed
 from headrace.models.findings import Finding
 from headrace.models.golden import ROWS, golden
 from headrace.models.graph_check import check
@@ -32,7 +33,7 @@ from headrace.trainer.dataset import DELAY, LABEL, Joined, rows_of, rules_of, to
 from headrace.trainer.evaluate import Constant, Evaluation, evaluate, max_difference
 from headrace.trainer.gate import Always
 from headrace.trainer.matching import Counts
-from headrace.trainer.messages import Champion, RunRequest, RunResult
+from headrace.trainer.messages import POSITIVES, Champion, RunRequest, RunResult
 from headrace.trainer.past import Past
 from headrace.trainer.prior import as_in_the_stream
 from headrace.trainer.ready import ready_dataset
@@ -104,13 +105,17 @@ def _train_candidate(request: RunRequest, scratch: Path, progress: Progress) -> 
             schema=schema,
             cache=Path(request.cache),
             classes=tuple(pipeline.label.classes),
-            champion=_champion_graph(request.champion, schema),
+            champion=_champion_graph(request.champion, pipeline, request.at_ms),
             progress=lambda facts: progress("train", dict(facts)),
         )
         fitted, odds = _reweighted(pipeline, joined, train, request.at_ms)
         trained = _train(pipeline, fitted, context)
         if pipeline.balance is not None:
-            balance = {"balance": f"{pipeline.balance.by}, {len(fitted)} rows", "prior_odds": odds}
+            balance = {
+                "balance": f"{pipeline.balance.by}, {len(fitted)} rows",
+                POSITIVES: pipeline.balance.positives,
+                "prior_odds": odds,
+            }
             trained = replace(
                 trained,
                 onnx=as_in_the_stream(trained.onnx, odds),
@@ -273,11 +278,30 @@ def predictor_of(champion: Champion, schema: Schema, threads: int) -> tuple[Pred
     return _session(Path(champion.onnx).read_bytes(), known, threads), known
 
 
-def _champion_graph(champion: Champion, schema: Schema) -> ChampionGraph | None:
+def _champion_graph(champion: Champion, pipeline: Pipeline, at_ms: int) -> ChampionGraph | None:
     if champion.onnx is None:
         return None
-    onnx = Path(champion.onnx).read_bytes()
-    return ChampionGraph(version=champion.version, onnx=onnx, schema=champion.schema or schema)
+    return ChampionGraph(
+        version=champion.version,
+        onnx=Path(champion.onnx).read_bytes(),
+        schema=champion.schema or pipeline.schema,
+        unfit=unfit(champion, pipeline, at_ms),
+    )
+
+
+def unfit(champion: Champion, pipeline: Pipeline, at_ms: int) -> str:
+    """Why no learner must go on from it, or "": what it was trained on is in the weights that it hands on (law 6)."""
+    try:
+        through = to_ms(datetime.fromisoformat(champion.trained_through)) if champion.trained_through else None
+    except (ValueError, OverflowError, DeclarationError):
+        return f"it was trained up to {champion.trained_through!r}, which is no time"
+    if through is not None and through >= at_ms - pipeline.train_on.holdout_ms:
+        return f"it was trained on rows of this holdout, up to {champion.trained_through}"
+    if pipeline.anchor is not None and not champion.anchor_sha256:
+        return "it was trained before there was an anchor"
+    if champion.positives != (pipeline.balance.positives if pipeline.balance else None):
+        return "it was trained with another balance"  # its scores are moved back by other odds
+    return ""
 
 
 def _candidate(onnx: bytes, pipeline: Pipeline, threads: int) -> Session:

@@ -45,6 +45,8 @@ def start_of(champion: ChampionGraph | None, schema: Schema, head: Head) -> Star
     if champion is None:
         raise FromScratch("no version serves yet")
     named = f"version {champion.version}"
+    if champion.unfit:
+        raise FromScratch(f"{named} cannot be gone on from: {champion.unfit}")
     if champion.schema != schema:
         raise FromScratch(f"{named} has other features")
     try:

@@ -23,7 +23,7 @@ from headrace.infra.sources import archived
 from headrace.infra.training import Origin
 from headrace.models.errors import RunFailed
 from headrace.trainer.learners import Torch
-from headrace.trainer.messages import Champion, RunRequest, RunResult
+from headrace.trainer.messages import Champion, RunRequest, RunResult, champion_of
 from headrace.trainer.past import Past
 from headrace.trainer.process import Run, Trainer
 from headrace.trainer.run import MODEL, RESULT
@@ -160,7 +160,7 @@ class Trainings:
         place, pipeline = self._origin.file.path, self._origin.pipeline
         served = Champion()
         if champion is not None:
-            served = Champion(version=number, onnx=str(champion.folder / MODEL), schema=pipeline.schema)
+            served = champion_of(number, champion.folder / MODEL, pipeline.schema, champion.result)
         with scratch_folder(self._unfinished) as folder:
             request = RunRequest(
                 run=key,

@@ -27,7 +27,7 @@ from headrace.models.durations import to_ms
 from headrace.models.errors import BadInput, RegistryRefused
 from headrace.models.manifest import Manifest
 from headrace.models.pipeline import Pipeline
-from headrace.trainer.messages import Champion, RunRequest, RunResult
+from headrace.trainer.messages import Champion, RunRequest, RunResult, champion_of
 from headrace.trainer.process import Trainer
 from headrace.trainer.run import MODEL
 
@@ -176,7 +176,7 @@ def _champion(
         path.write_bytes(artifacts.read(parent.onnx))
     except (BadInput, RegistryRefused) as error:
         return baseline_of(pipeline), [f"judged against the baseline, as version {manifest.parent} is gone: {error}"]
-    return Champion(version=manifest.parent, onnx=str(path), schema=parent.schema), []
+    return champion_of(manifest.parent, path, parent.schema, parent), []
 
 
 def _pairs(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -18,7 +18,7 @@ from kit import wait_for
 from headrace.models.errors import RunFailed
 from headrace.models.limits import RunLimits
 from headrace.scheduler.retries import is_tried_again
-from headrace.trainer.messages import Champion, Failed, RunRequest, RunResult
+from headrace.trainer.messages import Champion, Failed, RunRequest, RunResult, champion_of
 from headrace.trainer.process import Run, Trainer
 from headrace.trainer.run import train_candidate
 from headrace.trainer.run_folder import has_outcome, is_worked_on, logs, said
@@ -262,6 +262,9 @@ def test_a_dataset_larger_than_memory_trains_to_the_same_bytes(request_for, tmp_
         assert memory.numbers["anchor_rows"] == 60
         assert int(memory.hyperparameters["balance"].split()[1]) < memory.rows
         assert memory.hyperparameters["prior_odds"] < 1
+        given = champion_of(1, tmp_path / "memory/model.onnx", None, memory)
+        assert given.positives == memory.hyperparameters["balance_positives"]
+        assert (given.trained_through, given.anchor_sha256) == (memory.trained_through, memory.anchor_sha256)
 
 
 def test_the_champion_is_judged_by_its_own_schema_on_the_same_rows(trainer, request_for, tmp_path, world):

@@ -11,10 +11,16 @@ from kit import linear
 from sklearn.metrics import log_loss
 from test_trainer_export import ALL, FLAT, Net, context, learner, rows
 
-from headrace.models.features import Column
+from headrace.models.features import Column, Number, Topic
+from headrace.models.labels import Binary
+from headrace.models.pipeline import Pipeline
 from headrace.models.protocols import ChampionGraph
+from headrace.models.reweighting import Balance
 from headrace.models.schema import Schema
 from headrace.models.session import Session
+from headrace.models.windows import Anchor, Last
+from headrace.trainer.messages import Champion
+from headrace.trainer.run import unfit
 
 
 def champion(graph, version=12, schema=ALL):
@@ -103,6 +109,47 @@ def test_what_is_no_start_is_a_training_from_scratch_that_says_why(tmp_path):
     )
     plain = learner(warm_start=True).train(rows(), context(tmp_path, others, champion=champion(old, schema=others)))
     assert "not made by one of headrace's learners" in began(plain)
+
+
+def test_a_champion_that_knows_what_is_judged_on_is_not_gone_on_from(tmp_path):
+    old = replace(champion(learner().train(rows(), context(tmp_path)).onnx), unfit="it was trained too late")
+    made = warm(tmp_path, old)
+    assert began(made) == "from scratch: version 12 cannot be gone on from: it was trained too late"
+    assert made.onnx == learner().train(rows(seed=1), context(tmp_path)).onnx
+
+
+@pytest.mark.parametrize(
+    ("declared", "known", "said"),
+    [
+        ({}, {}, ""),
+        ({}, {"trained_through": "2013-07-03T23:59:59.999Z"}, ""),
+        ({}, {"trained_through": "2013-07-04T00:00:00Z"}, "it was trained on rows of this holdout, up to 2013-07-04T"),
+        ({}, {"trained_through": "soon"}, "it was trained up to 'soon', which is no time"),
+        (
+            {},
+            {"trained_through": "2013-07-01T00:00:00"},
+            "it was trained up to '2013-07-01T00:00:00', which is no time",
+        ),
+        ({"anchor": Anchor()}, {}, "it was trained before there was an anchor"),
+        ({"anchor": Anchor()}, {"anchor_sha256": "ab"}, ""),
+        ({"balance": Balance()}, {}, "it was trained with another balance"),
+        ({"balance": Balance()}, {"positives": 0.4}, "it was trained with another balance"),
+        ({"balance": Balance()}, {"positives": 0.5}, ""),
+        ({}, {"positives": 0.5}, "it was trained with another balance"),
+    ],
+)
+def test_what_a_champion_was_trained_on_decides_whether_it_may_be_gone_on_from(declared, known, said):
+    pipeline = Pipeline(
+        name="delay",
+        events=Topic("flights", id="id", time="at"),
+        features=[Number("distance")],
+        label=Binary(Topic("arrivals", id="id", time="at"), "late", within="1h", if_absent="drop"),
+        train_on=Last("30d", holdout="1d"),
+        **declared,
+    )
+    found = unfit(Champion(version=3, **known), pipeline, 1_372_982_400_000)  # 2013-07-05T00:00Z
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
 
 
 def test_a_value_that_is_new_but_rare_is_the_unknown_one(tmp_path):
