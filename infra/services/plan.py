@@ -185,6 +185,8 @@ def reported(
 
 
 def _metric(pipeline: Pipeline, asked: str | None) -> str:
+    if pipeline.label.task == "multiclass":
+        raise BadInput("plan: expected a Binary or Regression label; several classes cannot be planned as yet.")
     known = OF_TASK[pipeline.label.task]
     if asked is not None and asked not in known:
         raise BadInput(f"--metric: expected {' or '.join(known)} for {pipeline.label.task} labels, got {asked!r}.")

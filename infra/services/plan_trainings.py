@@ -20,10 +20,10 @@ from threading import Lock, Thread
 import msgspec
 
 from headrace.infra.sources import archived
-from headrace.infra.training import Origin
+from headrace.infra.training import Origin, baseline_of
 from headrace.models.errors import RunFailed
 from headrace.trainer.learners import Torch
-from headrace.trainer.messages import Champion, RunRequest, RunResult, champion_of
+from headrace.trainer.messages import RunRequest, RunResult, champion_of
 from headrace.trainer.past import Past
 from headrace.trainer.process import Run, Trainer
 from headrace.trainer.run import MODEL, RESULT
@@ -158,7 +158,7 @@ class Trainings:
     def _run(self, key: str, at_ms: int, champion: Made | None, number: int) -> Made:
         """(1) trained in a folder that goes if anything goes wrong, (2) that folder renamed: whole, or not there."""
         place, pipeline = self._origin.file.path, self._origin.pipeline
-        served = Champion()
+        served = baseline_of(pipeline)
         if champion is not None:
             served = champion_of(number, champion.folder / MODEL, pipeline.schema, champion.result)
         with scratch_folder(self._unfinished) as folder:

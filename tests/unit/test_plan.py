@@ -1,10 +1,17 @@
 """numbers in, ticks out; and which policy is taken."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from headrace.infra.services.plan import Options, plan
+from headrace.infra.settings import Settings
 from headrace.models.bootstrap import Estimate
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput
+from headrace.models.features import Number, Topic
+from headrace.models.labels import Multiclass
+from headrace.models.pipeline import Pipeline
 from headrace.scheduler.combined import AllOf, AnyOf
 from headrace.scheduler.decide import Live
 from headrace.scheduler.plan import Outcome, cheapest, known_before, ticks
@@ -126,3 +133,15 @@ def test_a_cron_line_without_a_timezone_takes_that_of_the_pipelines_own():
 def test_what_is_no_policy_is_refused_with_what_is(text):
     with pytest.raises(BadInput, match=r"expected never|Expected never"):
         policy_of(text, [], "UTC")
+
+
+def test_several_classes_are_refused_before_anything_is_read():
+    arrivals = Topic("arrivals", id="id", time="at")
+    pipeline = Pipeline(
+        name="delay",
+        events=Topic("flights", id="id", time="at"),
+        features=[Number("distance")],
+        label=Multiclass(arrivals, "carrier", classes=["AA", "UA"], within="1h", if_absent="drop"),
+    )
+    with pytest.raises(BadInput, match="plan: expected a Binary or Regression label"):
+        plan(Settings(), SimpleNamespace(pipeline=pipeline), [], Options(), lambda *_: None)
