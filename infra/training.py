@@ -102,8 +102,7 @@ class LocalTraining:
             threads=self._origin.pipeline.run.cpus,
             sanity=run.sanity,
         )
-        parent = versions.champion.version if versions.champion else 0
-        draft = self._draft(run, parent=parent, ranges=ranges, as_of=iso(at))
+        draft = self._draft(run, parent=request.champion.version, ranges=ranges, as_of=iso(at))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _SOURCES).write_bytes(archived(file.path))
         (folder / _REQUEST).write_bytes(msgspec.json.encode(request))
