@@ -90,10 +90,11 @@ def reproduce(
             champion=champion,
             compare=Champion(version=manifest.version, onnx=str(recorded), schema=manifest.schema),
             import_path=(str(sources),),
+            threads=pipeline.run.cpus,
         )
         trainer = stack.enter_context(Trainer())
-        result = trainer.start(request).wait(None, lambda stage, _facts: said(stage))
-        assert result is not None  # noqa: S101  no time limit was given
+        result = trainer.start(request, pipeline.run).wait(None, lambda stage, _facts: said(stage))
+        assert result is not None  # noqa: S101  it waits as long as the run may take
         graph = hashlib.sha256((folder / "run" / MODEL).read_bytes()).hexdigest()
     return compared(manifest, result, graph, tuple(remarks))
 
