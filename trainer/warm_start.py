@@ -54,6 +54,8 @@ def start_of(champion: ChampionGraph | None, schema: Schema, head: Head) -> Star
         weights = {tensor.name: _array(tensor) for tensor in model.graph.initializer}
         ours = {name.removeprefix(CORE): weights.pop(name) for name in list(weights) if name.startswith(CORE)}
         encoder = _encoder(model, ours, schema)
+        if ("label_mean" in ours) != (head.task == "regression"):
+            raise ValueError("it is of another task")  # noqa: TRY301  as all that is wrong with it
         if head.task == "regression":
             head = replace(head, center=float(ours["label_mean"]), spread=float(ours["label_scale"]))
             if not np.isfinite(head.center) or not 0 < head.spread < np.inf:

@@ -19,6 +19,7 @@ from headrace.models.reweighting import Balance
 from headrace.models.schema import Schema
 from headrace.models.session import Session
 from headrace.models.windows import Anchor, Last
+from headrace.trainer.learners import Online
 from headrace.trainer.messages import Champion
 from headrace.trainer.run import unfit
 
@@ -150,6 +151,13 @@ def test_what_a_champion_was_trained_on_decides_whether_it_may_be_gone_on_from(d
     found = unfit(Champion(version=3, **known), pipeline, 1_372_982_400_000)  # 2013-07-05T00:00Z
     assert found.startswith(said)
     assert bool(found) == bool(said)
+
+
+@pytest.mark.parametrize(("before", "now"), [("regression", "binary"), ("binary", "regression")])
+def test_a_champion_of_another_task_is_no_start(tmp_path, before, now):
+    old = Online().train(rows(task=before), context(tmp_path)).onnx
+    made = Online().train(rows(task=now), context(tmp_path, champion=champion(old)))
+    assert began(made).endswith("not made by one of headrace's learners: it is of another task")
 
 
 def test_a_value_that_is_new_but_rare_is_the_unknown_one(tmp_path):
