@@ -80,6 +80,9 @@ class Online:
     a category get a weight when they come. The normalisation is that of the first training, which takes all of
     `train_on`'s rows `first_epochs` times, shuffled; later ones take the new rows `epochs` times, in the order of time.
 
+    A row is new by its own time and its label's own time, not by when they arrived: a label that is delivered later
+    than the window's `holdout` after its own time is learnt through `rehearse` alone.
+
     A step over `batch_size` rows goes `lr / step ** power` far, and steps are counted over all versions: with `power=0`
     it follows a stream that drifts, with 0.25 or 0.5 it settles. `l2` and `l1` are penalties per step, as
     scikit-learn's `alpha`. `rehearse=1.0` draws as many old rows as there are new ones, against forgetting.
