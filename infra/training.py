@@ -76,8 +76,8 @@ class LocalTraining:
         self._settings, self._names, self._origin = settings, names, origin
         self._trainer, self._registry = trainer, registry
         self._home = training_home(settings, names)
-        self._data = RunData(settings, names, self._home, keep=self._in_use())
         self._champion = Champion()
+        self._data = RunData(settings, names, self._home, keep=self._in_use())
 
     @property
     def host(self) -> str:
@@ -88,6 +88,7 @@ class LocalTraining:
 
     def start(self, run: Run, at: int, versions: Versions, ranges: tuple[OffsetRange, ...]) -> "LocalAttempt":
         """What a leader needs to take it up is written before there is a process."""
+        self._cleaned()
         folder, file = self._folder(run.run), self._origin.file
         request = RunRequest(
             run=run.run,
@@ -262,16 +263,15 @@ class LocalTraining:
         return run_folder(self._settings, self._names, run)
 
     def _folders(self) -> list[Path]:
-        """Oldest first, as their names sort."""
-        return sorted((self._home / RUNS).glob("*/"))
+        return list((self._home / RUNS).glob("*/"))
+
+    def _cleaned(self) -> list[Path]:
+        return cleaned(self._home, Path(self._champion.onnx) if self._champion.onnx else None)
 
     def _in_use(self) -> set[Path]:
-        """Folders that a training reads which goes on. Of those that have ended, the newest are kept."""
-        alive = [folder for folder in self._folders() if is_worked_on(folder)]
-        for ended in [folder for folder in self._folders() if folder not in alive][:-_KEPT_RUNS]:
-            shutil.rmtree(ended, ignore_errors=True)
+        """Folders that a training reads which goes on."""
         found = set()
-        for folder in alive:
+        for folder in self._cleaned():
             with suppress(OSError, msgspec.DecodeError):
                 found.add(Path(msgspec.json.decode((folder / _REQUEST).read_bytes(), type=RunRequest).data))
         return found
@@ -313,6 +313,26 @@ def run_folder(settings: Settings, names: Names, run: str) -> Path:
     """Whoever asks for a run chooses its id, on a topic: one that is no plain name must not lead anywhere else."""
     name = run if _PLAIN.fullmatch(run) else hashlib.sha256(run.encode()).hexdigest()
     return training_home(settings, names) / RUNS / name
+
+
+def cleaned(home: Path, champion: Path | None) -> list[Path]:
+    """The folders of runs that go on. Of those that have ended, the newest are kept; where none goes on, nobody reads
+    any graph of an earlier leader but `champion`."""
+    folders = list((home / RUNS).glob("*/"))
+    alive = [folder for folder in folders if is_worked_on(folder)]
+    for ended in sorted(set(folders) - set(alive), key=_changed)[:-_KEPT_RUNS]:
+        shutil.rmtree(ended, ignore_errors=True)
+    if not alive:
+        for graph in set(home.glob("champion-*.onnx")) - {champion}:
+            graph.unlink(missing_ok=True)
+    return alive
+
+
+def _changed(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # another leader was quicker
 
 
 def baseline_of(pipeline: Pipeline) -> Champion:
