@@ -12,6 +12,7 @@ from headrace.infra.serve.refusals import RequestRefused
 from headrace.infra.serve.servable import Scores, Servable
 from headrace.infra.serve.tensors import Given, to_binary
 
+_LONGEST_TIMEOUT = 10**15  # microseconds; what the server allows is less in any case
 _MOST_TENSORS = 10_000  # inputs and outputs that a request may name
 
 
@@ -22,7 +23,7 @@ class TensorParameters(msgspec.Struct, kw_only=True, gc=False):
 
 class RequestParameters(msgspec.Struct, kw_only=True, gc=False):
     binary_data_output: bool = False
-    timeout: int | str | None = None  # microseconds, as in Triton's schedule policy extension
+    timeout: int | str | None = None  # microseconds, as in Triton's schedule policy extension; 0: none
 
 
 class RequestInput(msgspec.Struct, gc=False):
@@ -105,6 +106,17 @@ def parsed(body: bytes, header_length: int | None) -> tuple[InferRequest, list[G
     if len(rest):
         raise RequestRefused(f"body: expected the tensors' binary_data_size and no more, {len(rest)} bytes are left")
     return request, given
+
+
+def milliseconds(timeout: int | str) -> float | None:
+    """The parameter, which is in microseconds; None for 0, the protocol's default. Raises RequestRefused."""
+    try:
+        given = int(timeout)
+    except ValueError:
+        given = -1
+    if given < 0:
+        raise RequestRefused(f"parameters.timeout: expected microseconds, 0 for none; got {str(timeout)[:40]!r}")
+    return min(given, _LONGEST_TIMEOUT) / 1000 or None
 
 
 def _given(one: RequestInput, binary: memoryview | None) -> Given:

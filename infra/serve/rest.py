@@ -129,7 +129,7 @@ class Rest:
         body = await request.body()
         asked, given = messages.parsed(body, _header_length(request, len(body)))
         if asked.parameters is not None and asked.parameters.timeout is not None:
-            request.within(_microseconds(asked.parameters.timeout) / 1000)
+            request.within(messages.milliseconds(asked.parameters.timeout))
         served = pipeline.versions.there(version) or await pipeline.versions.load(version, request.deadline)
         for one in asked.outputs or ():
             messages.expect_output(served, one.name)
@@ -208,13 +208,6 @@ def _header_length(request: Request, size: int) -> int | None:
         got = repr(given[:40].decode("latin-1"))
         raise RequestRefused(f"Inference-Header-Content-Length: expected the JSON's length, 1 to {size:,}; got {got}")
     return int(given)
-
-
-def _microseconds(given: int | str) -> float:
-    try:
-        return max(0, int(given))
-    except ValueError:
-        raise RequestRefused(f"parameters.timeout: expected microseconds; got {given[:40]!r}") from None  # type: ignore[index]
 
 
 def _refusal(refused: RequestRefused) -> Response:
