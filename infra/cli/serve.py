@@ -11,6 +11,8 @@ _EXAMPLE = """Example: headrace serve flights.py
 
 Example: headrace serve flights.py --host 0.0.0.0 --allow-host models.example.com   (needs keys: headrace key add)"""
 
+_LARGEST_AT_ONCE = 4  # of the largest requests, that may be read at the same time
+
 
 def register(app: typer.Typer) -> None:
     @app.command(epilog=_EXAMPLE)
@@ -26,7 +28,10 @@ def register(app: typer.Typer) -> None:
             list[str] | None, typer.Option(help="a name under which this server may be asked, beside loopback's")
         ] = None,
         allow_origin: Annotated[
-            list[str] | None, typer.Option(help="a web page's origin that may ask, as https://console.example.com")
+            list[str] | None,
+            typer.Option(
+                help="of pages that reach this server under their own origin, behind a proxy: https://console.example.com"
+            ),
         ] = None,
         batch_ms: Annotated[
             float, typer.Option(help="a run of the model that takes longer makes the next batches smaller", min=0.1)
@@ -58,6 +63,7 @@ def register(app: typer.Typer) -> None:
             batch_seconds=batch_ms / 1000,
             deadline_seconds=deadline_ms / 1000,
             request_bytes=max_request_mb << 20,
+            waiting_bytes=max(Limits().waiting_bytes, _LARGEST_AT_ONCE * max_request_mb << 20),
             request_rows=max_rows,
         )
         options = Options(

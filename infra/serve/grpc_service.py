@@ -84,7 +84,9 @@ class Grpc:
     async def _infer(self, request: Any, deadline: float) -> Any:
         pipeline = self._service.pipeline(request.model_name)
         if "timeout" in request.parameters:
-            deadline = min(deadline, monotonic() + request.parameters["timeout"].int64_param / 1e6)
+            within = messages.milliseconds(_timeout(request.parameters["timeout"]))
+            if within is not None:
+                deadline = min(deadline, monotonic() + within / 1000)
         given = _given(request)
         version = request.model_version
         served = pipeline.versions.there(version) or await pipeline.versions.load(version, deadline)
@@ -122,6 +124,15 @@ class Grpc:
         for one in self._service.index(ready=request.ready):
             answer.models.add(name=one.name, version=one.version, state=one.state, reason=one.reason)
         return answer
+
+
+def _timeout(parameter: Any) -> int | str:
+    """As a whole number or as a text, as by REST. Raises RequestRefused."""
+    kind = parameter.WhichOneof("parameter_choice")
+    if kind not in ("int64_param", "uint64_param", "string_param"):
+        raise RequestRefused(f"parameters.timeout: expected microseconds as int64_param; got {kind or 'nothing'}")
+    found: int | str = getattr(parameter, kind)
+    return found
 
 
 def _given(request: Any) -> list[Given]:

@@ -37,7 +37,8 @@ class Response:
 
 
 class Bodies:
-    """How many bytes of bodies are in memory that are not answered yet, of those that came in more than one piece."""
+    """How many bytes of bodies are in memory that are not answered yet: of those that came in more than one piece, or
+    packed."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.held = limits, 0
@@ -128,7 +129,12 @@ class Request:
         if len(body) > most:
             raise _too_large(most, len(body))
         encoding = self.headers.get(b"content-encoding")
-        return body if encoding is None else _unpacked(body, encoding.lower(), most)
+        if encoding is None:
+            return body
+        body = _unpacked(body, encoding.lower(), most)
+        self.release()
+        self._hold(len(body))
+        return body
 
     async def _rest(self, first: bytes, most: int) -> bytes:
         announced = self.headers.get(b"content-length", b"")
@@ -140,13 +146,16 @@ class Request:
             piece = message.get("body", b"")
             if len(pieces) + len(piece) > most:
                 raise _too_large(most, len(pieces) + len(piece))
-            self._bodies.take(len(piece))
-            self.held += len(piece)
+            self._hold(len(piece))
             pieces += piece
             if not message.get("more_body", False):
                 return bytes(pieces)
             message = await self._receive()
         raise ClientGone
+
+    def _hold(self, size: int) -> None:
+        self._bodies.take(size)
+        self.held += size
 
     def release(self) -> None:
         """Its body is no longer needed."""

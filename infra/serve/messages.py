@@ -12,6 +12,9 @@ from headrace.infra.serve.refusals import RequestRefused
 from headrace.infra.serve.servable import Scores, Servable
 from headrace.infra.serve.tensors import Given, to_binary
 
+_LONGEST_TIMEOUT = 10**15  # microseconds; what the server allows is less in any case
+_MOST_TENSORS = 10_000  # inputs and outputs that a request may name
+
 
 class TensorParameters(msgspec.Struct, kw_only=True, gc=False):
     binary_data_size: int | None = None
@@ -20,7 +23,7 @@ class TensorParameters(msgspec.Struct, kw_only=True, gc=False):
 
 class RequestParameters(msgspec.Struct, kw_only=True, gc=False):
     binary_data_output: bool = False
-    timeout: int | str | None = None  # microseconds, as in Triton's schedule policy extension
+    timeout: int | str | None = None  # microseconds, as in Triton's schedule policy extension; 0: none
 
 
 class RequestInput(msgspec.Struct, gc=False):
@@ -30,10 +33,16 @@ class RequestInput(msgspec.Struct, gc=False):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     parameters: TensorParameters | None = None
 
+    def __post_init__(self) -> None:
+        _named.one_more()
+
 
 class RequestOutput(msgspec.Struct, gc=False):
     name: str
     parameters: TensorParameters | None = None
+
+    def __post_init__(self) -> None:
+        _named.one_more()
 
 
 class InferRequest(msgspec.Struct, gc=False):
@@ -57,6 +66,19 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     outputs: list[TensorMetadata]
 
 
+class _Named:
+    """Tensors in the body that is being decoded, by the event loop alone: hundreds of thousands fit into 8 MB."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_TENSORS
+
+    def one_more(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise RequestRefused(f"body: expected up to {_MOST_TENSORS:,} inputs and outputs; got more")
+
+
+_named = _Named()
 _decode = msgspec.json.Decoder(InferRequest).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -64,6 +86,7 @@ _encode = msgspec.json.Encoder().encode
 def parsed(body: bytes, header_length: int | None) -> tuple[InferRequest, list[Given]]:
     """`header_length` is that of the JSON at the beginning, where tensors follow it. Raises RequestRefused."""
     head: Any = body if header_length is None else memoryview(body)[:header_length]
+    _named.left = _MOST_TENSORS
     try:
         request = _decode(head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -83,6 +106,17 @@ def parsed(body: bytes, header_length: int | None) -> tuple[InferRequest, list[G
     if len(rest):
         raise RequestRefused(f"body: expected the tensors' binary_data_size and no more, {len(rest)} bytes are left")
     return request, given
+
+
+def milliseconds(timeout: int | str) -> float | None:
+    """The parameter, which is in microseconds; None for 0, the protocol's default. Raises RequestRefused."""
+    try:
+        given = int(timeout)
+    except ValueError:
+        given = -1
+    if given < 0:
+        raise RequestRefused(f"parameters.timeout: expected microseconds, 0 for none; got {str(timeout)[:40]!r}")
+    return min(given, _LONGEST_TIMEOUT) / 1000 or None
 
 
 def _given(one: RequestInput, binary: memoryview | None) -> Given:

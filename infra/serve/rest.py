@@ -15,6 +15,7 @@ from headrace.infra.serve.events import EventRefused
 from headrace.infra.serve.http import JSON, Bodies, ClientGone, Receive, Request, Response, Send, respond
 from headrace.infra.serve.operations import Operations
 from headrace.infra.serve.refusals import NotAllowed, NotFound, RequestRefused, Unprocessable
+from headrace.infra.serve.rows import Events
 from headrace.infra.serve.service import Service
 from headrace.infra.serve.tally import Tally
 
@@ -23,7 +24,6 @@ EXTENSIONS = ["binary_tensor_data", "model_repository"]
 _BINARY = (b"content-type", b"application/octet-stream")
 _MOST_PARTS = 7  # of a path
 _encode = msgspec.json.Encoder().encode
-_events = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _log = logging.getLogger("headrace.serve")
 Handler = Callable[..., Awaitable[Response]]
 Routes = Mapping[str, tuple[Handler, Role | None]]  # by method; None: whoever reaches it, as probes do
@@ -50,6 +50,7 @@ class Rest:
         """`pages` are there as they are: a path's one part → content type, body."""
         self._service, self._access, self._operations, self._tally = service, access, operations, tally
         self._pages, self._bodies = pages, Bodies(service.limits)
+        self._events = Events(service.limits.request_rows)
         self._server = _encode({"name": "headrace", "version": version, "extensions": EXTENSIONS})
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -128,7 +129,7 @@ class Rest:
         body = await request.body()
         asked, given = messages.parsed(body, _header_length(request, len(body)))
         if asked.parameters is not None and asked.parameters.timeout is not None:
-            request.within(_microseconds(asked.parameters.timeout) / 1000)
+            request.within(messages.milliseconds(asked.parameters.timeout))
         served = pipeline.versions.there(version) or await pipeline.versions.load(version, request.deadline)
         for one in asked.outputs or ():
             messages.expect_output(served, one.name)
@@ -143,10 +144,7 @@ class Rest:
         version = request.query("version")
         body = await request.body()
         many = body.lstrip()[:1] == b"["
-        try:
-            events = [bytes(event) for event in _events(body)] if many else [body]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RequestRefused(f"body: expected an event as a JSON object, or a list of them; {error}") from error
+        events = self._events(body) if many else [body]
         if not events:
             return Response(200, b"[]")
         served = pipeline.versions.there(version) or await pipeline.versions.load(version, request.deadline)
@@ -210,13 +208,6 @@ def _header_length(request: Request, size: int) -> int | None:
         got = repr(given[:40].decode("latin-1"))
         raise RequestRefused(f"Inference-Header-Content-Length: expected the JSON's length, 1 to {size:,}; got {got}")
     return int(given)
-
-
-def _microseconds(given: int | str) -> float:
-    try:
-        return max(0, int(given))
-    except ValueError:
-        raise RequestRefused(f"parameters.timeout: expected microseconds; got {given[:40]!r}") from None  # type: ignore[index]
 
 
 def _refusal(refused: RequestRefused) -> Response:
