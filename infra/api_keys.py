@@ -4,10 +4,13 @@ A key is 256 random bits, so its SHA-256 is as good as a slow hash of it: there 
 ones (scrypt, argon2) are for what people think of, and would cost every request milliseconds.
 """
 
+import fcntl
 import hmac
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -91,22 +94,41 @@ class ApiKeys:
         identity = secrets.token_hex(4)
         token = f"hr_{identity}_{secrets.token_urlsafe(32)}"
         key = ApiKey(id=identity, name=name, role=role, sha256=_digest(token), created_at=_now())
-        self._write([*self._keys.values(), key])
+        with self._locked():
+            self._write([*self._keys.values(), key])
         return key, token
 
     def revoke(self, identity: str) -> ApiKey:
         """It stays in the list. Raises BadInput."""
-        key = self._keys.get(identity)
-        if key is None:
-            raise BadInput(
-                f"key: expected one of {', '.join(self._keys) or 'none, as there is no key'}; got {identity!r}."
-            )
-        revoked = key if key.revoked_at else msgspec.structs.replace(key, revoked_at=_now())
-        self._write([revoked if one.id == identity else one for one in self._keys.values()])
+        with self._locked():
+            key = self._keys.get(identity)
+            if key is None:
+                raise BadInput(
+                    f"key: expected one of {', '.join(self._keys) or 'none, as there is no key'}; got {identity!r}."
+                )
+            revoked = key if key.revoked_at else msgspec.structs.replace(key, revoked_at=_now())
+            self._write([revoked if one.id == identity else one for one in self._keys.values()])
         return revoked
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """What is known is what the file says, and nobody else changes it: two at once would undo a revocation.
+
+        The lock is beside the file, as the file is replaced. Raises SettingsError.
+        """
+        try:
+            self._place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(self._place.with_name(f"{self._place.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise SettingsError(f"{self._place}: expected to write the API keys there: {error.strerror}.") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # closing lets it go
+            self.refresh()
+            yield
+        finally:
+            os.close(lock)
+
     def _write(self, keys: list[ApiKey]) -> None:
-        self._place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = self._place.with_name(f"{self._place.name}.{os.getpid()}.new")
         data = msgspec.json.format(msgspec.json.encode(_Kept(keys=keys)), indent=1)
         try:

@@ -4,7 +4,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from time import monotonic
 
 import msgspec
@@ -14,6 +13,7 @@ from headrace.infra.serve.limits import Limits
 from headrace.infra.serve.refusals import Late, NotFound, Overloaded, Unavailable
 from headrace.infra.serve.servable import Servable, servable
 from headrace.infra.services.resolve import resolve
+from headrace.infra.services.row_model import with_rows
 from headrace.infra.services.scoring import Scoring
 from headrace.infra.settings import Settings
 from headrace.models.aliases import CHAMPION
@@ -30,7 +30,7 @@ _REFUSED_SECONDS = 10.0  # that a version which cannot be loaded is not tried ag
 
 def as_json(pipeline: Pipeline) -> Pipeline:
     """The same where events come in a request: as JSON, whatever the topic carries."""
-    return replace(pipeline, events=msgspec.structs.replace(pipeline.events, format="json"))
+    return with_rows(pipeline, msgspec.structs.replace(pipeline.events, format="json"))
 
 
 class Champion:

@@ -1,7 +1,7 @@
 """a version → the model that scores rows which are no events: by hand from a file, or by schedule. One way for both."""
 
 from contextlib import closing
-from dataclasses import replace
+from copy import copy
 
 from headrace.infra.feature_store import RedisFeatureStore
 from headrace.infra.names import Names
@@ -10,8 +10,19 @@ from headrace.infra.services.scoring import Scoring
 from headrace.infra.settings import Settings
 from headrace.models.errors import ServerMissing
 from headrace.models.features import Topic
+from headrace.models.pipeline import Pipeline
 from headrace.models.registry import Versions
 from headrace.streams.model import LiveModel, live_model
+
+
+def with_rows(pipeline: Pipeline, rows: Topic) -> Pipeline:
+    """The same, and its events are decoded as `rows` says.
+
+    Not declared anew: that would expect one format of a topic that carries side rows or labels, too.
+    """
+    found = copy(pipeline)
+    object.__setattr__(found, "events", rows)
+    return found
 
 
 def row_model(settings: Settings, names: Names, versions: Versions, number: int, rows: Topic) -> LiveModel:
@@ -19,7 +30,7 @@ def row_model(settings: Settings, names: Names, versions: Versions, number: int,
     with closing(Scoring(settings, names, versions)) as scoring:
         found = scoring.version(number)
     return live_model(
-        replace(names.pipeline, events=rows, score=()),
+        with_rows(names.pipeline, rows),
         found.predictor,
         version=number,
         features=found.manifest.features if found.manifest else (),

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from typer.testing import CliRunner
@@ -70,6 +71,25 @@ def test_another_process_s_keys_and_revocations_are_seen(keys, tmp_path):
     for name in ("", "x" * 61, "a\nb"):
         with pytest.raises(BadInput):
             keys.add(name, "read")
+
+
+def test_what_two_write_at_once_is_all_there(keys, tmp_path):
+    place = tmp_path / "home" / "keys.json"
+    others = [ApiKeys(place) for _ in range(4)]  # each as old as the empty file
+    leaked, token = keys.add("leaked", "operate")
+
+    def changed(other):
+        for n in range(5):
+            other.add(f"key {n}", "read")
+        other.revoke(leaked.id)
+        other.add("last", "read")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(changed, others))
+    keys.refresh()
+    assert len(keys.all()) == 25
+    assert keys.holder(token) is None
+    assert stat.S_IMODE(place.with_name("keys.json.lock").stat().st_mode) == 0o600
 
 
 def test_a_broken_file_is_an_error_and_what_was_known_stays(keys, tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -12,8 +13,12 @@ from headrace.infra.serve.http import Bodies, Request
 from headrace.infra.serve.limits import Limits
 from headrace.infra.serve.refusals import Overloaded, RequestRefused, TooLarge
 from headrace.infra.serve.rows import Events
+from headrace.infra.serve.versions import as_json
 from headrace.infra.services.resolve import resolve
 from headrace.models.errors import BadInput
+from headrace.models.features import Lookup, Number, Topic
+from headrace.models.labels import Binary
+from headrace.models.pipeline import Pipeline
 from headrace.models.registry import Versions
 
 
@@ -92,3 +97,13 @@ def test_a_version_that_is_not_there_is_said_in_short():
         assert len(str(refused.value)) < 250
     with pytest.raises(BadInput, match="expected one of 0, 1, 2, or"):
         resolve(Versions(published=dict.fromkeys((1, 2))), "3")
+
+
+def test_events_are_json_where_their_messagepack_topic_has_labels_and_side_rows_too():
+    topic = Topic("flights", id="id", time="at", format="msgpack")
+    side = Lookup(topic, by="carrier", fields=["delay"])
+    label = Binary(topic, "late", within="1h", if_absent="drop")
+    pipeline = Pipeline(name="delay", events=topic, features=[Number("distance"), side], label=label)
+    asked = as_json(pipeline)
+    assert (asked.events.format, pipeline.events.format, asked.label.topic.format) == ("json", "msgpack", "msgpack")
+    assert replace(asked, events=pipeline.events) == pipeline
