@@ -116,7 +116,7 @@ class Request:
     async def body(self) -> bytes:
         """Unpacked. Raises TooLarge, Overloaded, Late, UnknownEncoding, ClientGone."""
         message = await self._receive()
-        body = message.get("body", b"")
+        body: bytes = message.get("body", b"")
         most = self._bodies.limits.request_bytes
         if message.get("more_body", False):
             try:
