@@ -69,6 +69,9 @@ def main() -> None:
     err = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         app()
+    except KeyboardInterrupt:  # wherever it came, also between two commands' steps
+        err.print("headrace: stopped", markup=False)
+        sys.exit(130)
     except HeadraceError as error:
         err.print(f"headrace: {' '.join(str(error).split())}", markup=False)
         sys.exit(1)

@@ -147,7 +147,7 @@ def test_a_plan_that_was_ended_goes_on_with_what_was_finished(settings, flights,
     wait_for("two finished trainings", lambda: len(finished(settings)) >= 2, 120)
     going.send_signal(ended_by)
     _, said = going.communicate(timeout=60)
-    assert (b"the same command goes on from there" in said) == (ended_by == signal.SIGINT)
+    assert (b"the same command goes on from there" in said) == (ended_by == signal.SIGINT), said.decode()
     killed = finished(settings)
     assert len(killed) < 10, "the kill came too late to say anything"
     report = planned(settings, flights, "every:1d", "never", start=START_MS)
