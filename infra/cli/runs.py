@@ -18,7 +18,7 @@ from headrace.infra.cli.output import (
 from headrace.infra.cli.places import named
 
 if TYPE_CHECKING:
-    from headrace.infra.services.catalog import RunFacts
+    from headrace.infra.services.book import RunFacts
 
 
 _CURVE_POINTS = 12

@@ -56,6 +56,7 @@ def register(app: typer.Typer) -> None:
         from headrace.infra.processes.serve import Options, run_serve  # noqa: PLC0415
         from headrace.infra.serve.limits import Limits  # noqa: PLC0415
         from headrace.infra.settings import Settings  # noqa: PLC0415
+        from headrace.infra.training import Origin  # noqa: PLC0415
 
         log_to()
         limits = replace(
@@ -76,5 +77,6 @@ def register(app: typer.Typer) -> None:
             nice=nice,
             limits=limits,
         )
-        pipelines = [pipeline for place in files for pipeline in read_pipelines(place).pipelines.values()]
-        run_serve(located(Settings.load()), pipelines, options, metrics_port=metrics_port)
+        read = [read_pipelines(place) for place in files]
+        origins = [Origin(file=file, pipeline=pipeline) for file in read for pipeline in file.pipelines.values()]
+        run_serve(located(Settings.load()), origins, options, metrics_port=metrics_port)

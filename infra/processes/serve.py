@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
@@ -19,6 +19,10 @@ import uvloop
 
 from headrace.infra.api_keys import ApiKeys
 from headrace.infra.artifacts import Artifacts
+from headrace.infra.console.console import Console
+from headrace.infra.console.hub import Hub
+from headrace.infra.console.site import Site
+from headrace.infra.console.view import View
 from headrace.infra.feature_store import RedisFeatureStore
 from headrace.infra.kafka import ensure_reachable
 from headrace.infra.keys import verifier
@@ -40,9 +44,11 @@ from headrace.infra.serve.rest import Rest
 from headrace.infra.serve.service import ServedPipeline, Service
 from headrace.infra.serve.tally import Tally
 from headrace.infra.serve.versions import Champion, Loaded, as_json
+from headrace.infra.services.live_catalog import LiveCatalog
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, Values
 from headrace.infra.topics import topic_id
+from headrace.infra.training import Origin
 from headrace.models.errors import BadInput, HeadraceError, PortTaken, ServerMissing, SettingsError
 from headrace.models.facts import Observer
 from headrace.models.pipeline import Pipeline
@@ -79,9 +85,11 @@ class Server:
         observer: Observer,
         options: Options = Options(),
         tally: Tally | None = None,
+        origins: Mapping[str, Origin] | None = None,
     ) -> None:
+        """`origins` by pipeline, where their files are known: then what the console asks for may be led here."""
         self._settings, self._pipelines, self._observer, self._options = settings, pipelines, observer, options
-        self._tally = tally or Tally()
+        self._tally, self._origins = tally or Tally(), origins or {}
         twice = {one.name for one in pipelines if sum(one.name == other.name for other in pipelines) > 1}
         if twice:
             raise BadInput(f"pipelines: expected each name once, {', '.join(sorted(twice))} comes twice.")
@@ -118,8 +126,9 @@ class Server:
                 self._options.limits,
             )
             stack.callback(service.close)
-            access = self._access()
-            rest = uvicorn.Server(self._http(self._rest(service, access)))
+            access, hub = self._access(), Hub()
+            console = Console(self._site(stack, access, hub))
+            rest = uvicorn.Server(self._http(self._rest(service, access, console)))
             remote = await self._grpc(service, access)
             looking = asyncio.create_task(self._look_at_keys())
             answering = asyncio.create_task(_serve(rest, listening))
@@ -131,6 +140,7 @@ class Server:
             if not answering.done():
                 await asyncio.sleep(self._options.drain_seconds)
                 rest.should_exit = True
+            hub.close()
             await asyncio.gather(answering, remote.stop(self._options.grace_seconds))
             looking.cancel()
 
@@ -201,7 +211,15 @@ class Server:
         await server.start()
         return server
 
-    def _rest(self, service: Service, access: Access) -> Rest:
+    def _site(self, stack: ExitStack, access: Access, hub: Hub) -> Site:
+        names = [Names(self._settings.prefix, pipeline) for pipeline in self._pipelines]
+        catalog = LiveCatalog(self._settings, names, lambda name, what: hub.changed(f"{what}:{name}", what))
+        catalog.start()
+        stack.callback(catalog.stop)
+        pipelines = {pipeline.name: pipeline for pipeline in self._pipelines}
+        return Site(self._settings, pipelines, self._origins, access, catalog, hub, View(_VERSION))
+
+    def _rest(self, service: Service, access: Access, console: Console) -> Rest:
         names = {pipeline.name: Names(self._settings.prefix, pipeline) for pipeline in self._pipelines}
         described = description(list(names), self._options.limits, _VERSION)
         return Rest(
@@ -214,6 +232,7 @@ class Server:
                 "openapi.json": (b"application/json", msgspec.json.encode(described)),
                 "docs": (b"text/html; charset=utf-8", page(described).encode()),
             },
+            console=console,
         )
 
     def _http(self, rest: Rest) -> uvicorn.Config:
@@ -262,15 +281,17 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         raise PortTaken(f"--host {host} --port {port}: expected a free address, {error.strerror}.") from error
 
 
-def run_serve(settings: Settings, pipelines: Sequence[Pipeline], options: Options, *, metrics_port: int = 0) -> None:
+def run_serve(settings: Settings, origins: Sequence[Origin], options: Options, *, metrics_port: int = 0) -> None:
     """Until SIGTERM or SIGINT."""
+    pipelines = [origin.pipeline for origin in origins]
     stop_when_orphaned()
     ensure_reachable(settings)
     metrics, tally = Metrics(), Tally()
     metrics.registry.register(tally)
 
     async def run() -> None:
-        server = Server(settings, pipelines, both(metrics, log_fact), options, tally)
+        by_name = {origin.pipeline.name: origin for origin in origins}
+        server = Server(settings, pipelines, both(metrics, log_fact), options, tally, by_name)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
         await server.run()

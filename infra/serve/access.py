@@ -44,11 +44,15 @@ class Access:
         if not changes:
             return
         origin = headers.get(b"origin")
-        if origin is not None and origin.decode("latin-1").lower() not in self._origins:
-            raise Forbidden(f"Origin: expected none, or one of --allow-origin; got {_shown(origin)}")
+        if origin is not None and not self._is_ours(origin.decode("latin-1").lower(), host.decode("latin-1").lower()):
+            raise Forbidden(f"Origin: expected none, this server's own, or one of --allow-origin; got {_shown(origin)}")
         site = headers.get(b"sec-fetch-site")
         if origin is None and site not in (None, b"none", b"same-origin"):
             raise Forbidden(f"Sec-Fetch-Site: expected no other site's page to ask; got {_shown(site or b'')}")
+
+    def _is_ours(self, origin: str, host: str) -> bool:
+        """A page of this server's, whose Host is one that it answers to; or of a name that a proxy gives it."""
+        return origin in self._origins or origin in (f"http://{host}", f"https://{host}")
 
     def who(self, role: Role, authorization: Callable[[], str | None]) -> str:
         """The name of who asks. Raises Unauthenticated, Forbidden."""

@@ -78,6 +78,11 @@ class Request:
         given = self.headers.get(b"x-request-id")
         self.id = given if given is not None and _ID.fullmatch(given) else b"%b-%d" % (_process, next(_ids))
 
+    @property
+    def receive(self) -> Receive:
+        """What comes of it, for who streams an answer."""
+        return self._receive
+
     def authorization(self) -> str | None:
         given = self.headers.get(b"authorization")
         return None if given is None else given.decode("latin-1")

@@ -1,22 +1,18 @@
 """an operator's wishes by HTTP: a training on demand, and what became of it. Each is a question to the broker."""
 
-import asyncio
-from collections.abc import Callable
-from typing import TypeVar
-
 import msgspec
 
 from headrace.infra.names import Names
-from headrace.infra.serve.refusals import NotFound, Overloaded, RequestRefused, Unavailable
+from headrace.infra.serve.in_threads import InThreads
+from headrace.infra.serve.refusals import NotFound, RequestRefused
 from headrace.infra.services import ask, catalog
-from headrace.infra.services.catalog import RunFacts
+from headrace.infra.services.book import RunFacts
 from headrace.infra.settings import Settings
-from headrace.models.errors import BadInput, BrokerUnavailable
+from headrace.models.errors import BadInput
 from headrace.streams.codec import clock_ms
 
 _AT_ONCE = 4  # questions to the broker, each of which reads a topic
 _NEWEST = 100  # runs in a list
-Answer = TypeVar("Answer")
 
 
 class RetrainRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +31,7 @@ _retrain = msgspec.json.Decoder(RetrainRequest).decode
 class Operations:
     def __init__(self, settings: Settings, pipelines: dict[str, Names]) -> None:
         self._settings, self._pipelines = settings, pipelines
-        self._asking = 0
+        self._in_thread = InThreads(_AT_ONCE)
 
     async def retrain(self, pipeline: str, body: bytes, who: str) -> RetrainAccepted:
         """Acknowledged by the broker: whoever leads runs it, now or when there is one."""
@@ -67,14 +63,3 @@ class Operations:
         if pipeline not in self._pipelines:
             raise NotFound(f"pipeline: expected one of {', '.join(self._pipelines)}; got {pipeline[:100]!r}")
         return self._pipelines[pipeline]
-
-    async def _in_thread(self, ask_broker: Callable[[], Answer]) -> Answer:
-        if self._asking >= _AT_ONCE:
-            raise Overloaded(f"{self._asking} such questions are being answered: ask again later")
-        self._asking += 1
-        try:
-            return await asyncio.to_thread(ask_broker)
-        except BrokerUnavailable as error:
-            raise Unavailable(str(error), 5) from error
-        finally:
-            self._asking -= 1

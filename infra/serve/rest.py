@@ -22,6 +22,7 @@ from headrace.infra.serve.tally import Tally
 HEADER_LENGTH = b"inference-header-content-length"
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 _BINARY = (b"content-type", b"application/octet-stream")
+_CONSOLE = ("", "console")  # the first part of a path that is for people
 _MOST_PARTS = 7  # of a path
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("headrace.serve")
@@ -46,10 +47,11 @@ class Rest:
         *,
         version: str,
         pages: Mapping[str, tuple[bytes, bytes]],
+        console: Callable[[Request, Send], Awaitable[int]] | None = None,
     ) -> None:
-        """`pages` are there as they are: a path's one part → content type, body."""
+        """`pages` are there as they are: a path's one part → content type, body. `console`: all below /console."""
         self._service, self._access, self._operations, self._tally = service, access, operations, tally
-        self._pages, self._bodies = pages, Bodies(service.limits)
+        self._pages, self._bodies, self._console = pages, Bodies(service.limits), console
         self._events = Events(service.limits.request_rows)
         self._server = _encode({"name": "headrace", "version": version, "extensions": EXTENSIONS})
 
@@ -58,6 +60,12 @@ class Rest:
             return
         request = Request(scope, receive, self._bodies)
         operation = "unknown"
+        if self._console is not None and request.parts[0] in _CONSOLE:
+            try:
+                await self._console(request, send)
+            finally:
+                request.release()
+            return
         try:
             try:
                 routes, operation, arguments = self._route(request.parts)

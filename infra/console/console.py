@@ -1,0 +1,84 @@
+"""a request below /console → its page. Every refusal is a page, too, with what was expected."""
+
+import logging
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from headrace.infra.console.pages import overview, signing_in
+from headrace.infra.console.site import HTML, SAFE, Route, Site, redirect
+from headrace.infra.serve.http import Request, Response, Send, respond
+from headrace.infra.serve.refusals import NotAllowed, NotFound, RequestRefused, Unauthenticated
+from headrace.models.errors import HeadraceError
+
+_ROUTES: Sequence[Route] = (*signing_in.ROUTES, *overview.ROUTES)
+_YEAR = b"public, max-age=31536000, immutable"  # of a static file: its path has its hash
+_WATCHED = 20  # kinds of changes of one page
+_log = logging.getLogger("headrace.console")
+
+
+class Console:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def __call__(self, request: Request, send: Send) -> int:
+        """Answers, and gives the status."""
+        parts = request.parts[1:] if request.parts[0] == "console" else []
+        try:
+            if not parts or parts == [""]:
+                response = redirect("/console/pipelines")
+            elif parts[0] == "static":
+                response = self._static(parts)
+            elif parts == ["changes"]:
+                self._let_in(request, Route("GET", "/changes", self.__call__))
+                topics = request.query("watch").split(",")[:_WATCHED]
+                await self._site.hub.stream(topics, request.receive, send)
+                return 200
+            else:
+                response = await self._page(request, parts)
+        except Unauthenticated:
+            response = redirect(f"/console/sign-in?next={quote(request.scope['path'])}")
+        except RequestRefused as refused:
+            response = self._refused(request, refused.status, str(refused))
+        except HeadraceError as error:
+            response = self._refused(request, 503, str(error))
+        except Exception:  # noqa: BLE001  whoever asks hears that it is our mistake, and its log says which
+            _log.exception("request %s %s", request.id.decode(), request.scope["path"])
+            response = self._refused(request, 500, f"Our mistake. Request {request.id.decode()}: see the server's log.")
+        await respond(send, request.id, response)
+        return response.status
+
+    async def _page(self, request: Request, parts: Sequence[str]) -> Response:
+        allowed = []
+        for route in _ROUTES:
+            found = route.matches(parts)
+            if found is None:
+                continue
+            allowed.append(route.method)
+            if route.method == request.method:
+                self._let_in(request, route)
+                answer: Response = await route.handler(self._site, request, **found)
+                return answer
+        if allowed:
+            raise NotAllowed(request.method, ", ".join(allowed))
+        raise NotFound("There is no such page.")
+
+    def _let_in(self, request: Request, route: Route) -> None:
+        """Raises Forbidden, Unauthenticated."""
+        self._site.access.check_place(request.headers, changes=route.method != "GET")
+        if route.role is not None:
+            request.who = self._site.access.who(route.role, lambda: self._site.authorization(request))
+
+    def _static(self, parts: Sequence[str]) -> Response:
+        found = self._site.view.static.get(parts[-1]) if len(parts) == 3 else None
+        if found is None:
+            raise NotFound("There is no such file.")
+        kind, body = found
+        return Response(200, body, [(b"content-type", kind), (b"cache-control", _YEAR), *SAFE[:-1]])
+
+    def _refused(self, request: Request, status: int, text: str) -> Response:
+        if request.headers.get(b"hx-request") == b"true":
+            return Response(status, text.encode(), [(b"content-type", b"text/plain; charset=utf-8"), *SAFE])
+        try:
+            return self._site.page(request, "refused.html", title="Not possible", status=status, text=text)
+        except RequestRefused:  # its query, even
+            return Response(status, self._site.view.html("plain.html", {"text": text}), [HTML, *SAFE])

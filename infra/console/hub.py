@@ -1,0 +1,93 @@
+"""changes, from any thread → open pages, told over server-sent events that what they show has changed.
+
+An event says that something changed, and nothing of it: the page asks for itself again, with its own rights.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection
+from contextlib import suppress
+
+from headrace.infra.serve.http import Receive, Send
+from headrace.infra.serve.refusals import Overloaded
+
+_MOST = 256  # pages that listen
+_APART_SECONDS = 0.5  # two events of one page
+_ALIVE_SECONDS = 15.0  # a comment, so that who sits between does not close the line
+_HEAD = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Hub:
+    """Made in the event loop that serves its pages."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._changes: Counter[str] = Counter()  # by topic, so far
+        self._listeners: set[asyncio.Event] = set()
+        self._closed = False
+
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
+
+    def changed(self, *topics: str) -> None:
+        """From any thread."""
+        with suppress(RuntimeError):  # the loop has gone, and every page with it
+            self._loop.call_soon_threadsafe(self._tell, topics)
+
+    def close(self) -> None:
+        """Pages hear that it is over. In the event loop."""
+        self._closed = True
+        self._wake()
+
+    async def stream(self, topics: Collection[str], receive: Receive, send: Send) -> None:
+        """Until the browser goes, or the server. Raises Overloaded."""
+        if len(self._listeners) >= _MOST:
+            raise Overloaded(f"{_MOST} pages listen already: close some", 30)
+        woken = asyncio.Event()
+        self._listeners.add(woken)
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _HEAD})
+            await _say(send, b"retry: 2000\n\n")
+            seen = self._seen(topics)
+            while not self._closed and not gone.done():
+                waiting = asyncio.ensure_future(woken.wait())
+                await asyncio.wait({waiting, gone}, timeout=_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                woken.clear()
+                now = self._seen(topics)
+                if now != seen:
+                    seen = now
+                    await _say(send, b"event: changed\ndata: \n\n")
+                    await asyncio.wait({gone}, timeout=_APART_SECONDS)
+                else:
+                    await _say(send, b": alive\n\n")
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._listeners.discard(woken)
+            gone.cancel()
+
+    def _seen(self, topics: Collection[str]) -> list[int]:
+        return [self._changes[topic] for topic in topics]
+
+    def _tell(self, topics: Collection[str]) -> None:
+        self._changes.update(topics)
+        self._wake()
+
+    def _wake(self) -> None:
+        for listener in self._listeners:
+            listener.set()
+
+
+async def _say(send: Send, text: bytes) -> None:
+    await send({"type": "http.response.body", "body": text, "more_body": True})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,51 @@
+"""an API key, typed once → a cookie that stands for it: for browsers, which send no Authorization by themselves."""
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from time import monotonic
+
+COOKIE = "headrace-session"
+_SECONDS = 12 * 3600.0  # a working day: then the key is asked for again
+_MOST = 1_000  # the oldest goes for a new one
+
+
+class Sessions:
+    """In memory: a restart signs everybody out. What a cookie may do is what its key may do at each request."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._held: OrderedDict[str, tuple[str, float]] = OrderedDict()  # token and end, by session
+
+    def begin(self, token: str) -> str:
+        """The value of Set-Cookie. No page reads it, and no other site's request carries it."""
+        session = secrets.token_urlsafe(32)
+        self._held[session] = (token, self._clock() + _SECONDS)
+        while len(self._held) > _MOST:
+            self._held.popitem(last=False)
+        return f"{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={_SECONDS:.0f}"
+
+    def end(self, cookies: bytes) -> str:
+        """The value of Set-Cookie."""
+        self._held.pop(_session(cookies), None)
+        return f"{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"
+
+    def authorization(self, cookies: bytes) -> str | None:
+        """As the header that a program would send."""
+        session = _session(cookies)
+        token, end = self._held.get(session, ("", 0.0))
+        if not token:
+            return None
+        if self._clock() > end:
+            del self._held[session]
+            return None
+        return f"Bearer {token}"
+
+
+def _session(cookies: bytes) -> str:
+    try:
+        found = SimpleCookie(cookies.decode("latin-1")).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found else ""

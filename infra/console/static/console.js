@@ -1,0 +1,125 @@
+// What HTML and htmx do not: push, times in the reader's timezone, the theme, and forms that are sent once.
+(() => {
+  // ── push: the server says that something changed, and the page asks for itself again ──
+  const watch = document.body.dataset.watch;
+  let source = null;
+
+  function show(state, text) {
+    const live = document.getElementById("live");
+    if (!live || live.dataset.state === state) return;
+    live.dataset.state = state;
+    live.lastElementChild.textContent = text;
+  }
+
+  function refresh() {
+    htmx.trigger(document.body, "changed");
+  }
+
+  function listen() {
+    if (!watch || source || document.hidden) return;
+    source = new EventSource("/console/changes?watch=" + encodeURIComponent(watch));
+    source.addEventListener("open", () => show("live", "live"));
+    source.addEventListener("changed", refresh);
+    source.addEventListener("error", () => {
+      show("away", "reconnecting");
+      if (source.readyState === EventSource.CLOSED) {
+        source = null;
+        setTimeout(listen, 3000);
+      }
+    });
+  }
+
+  // Browsers allow six lines to a server: tabs that nobody looks at leave theirs to others.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      if (source) source.close();
+      source = null;
+      show("waiting", "paused");
+    } else {
+      listen();
+      if (watch) refresh();
+    }
+  });
+
+  // ── a page that is replaced keeps what its reader did: opened details, what is being typed ──
+  Idiomorph.defaults.ignoreActiveValue = true;
+  Idiomorph.defaults.callbacks = Object.assign({}, Idiomorph.defaults.callbacks, {
+    beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
+  });
+
+  // ── times ──
+  const two = (number) => String(number).padStart(2, "0");
+
+  function text(moment, local) {
+    const part = (name) => moment[(local ? "get" : "getUTC") + name]();
+    return `${part("FullYear")}-${two(part("Month") + 1)}-${two(part("Date"))} ` +
+      `${two(part("Hours"))}:${two(part("Minutes"))}:${two(part("Seconds"))}`;
+  }
+
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "local";
+
+  function times() {
+    const local = localStorage.getItem("headrace-times") === "local";
+    const button = document.getElementById("times");
+    button.textContent = local ? zone : "UTC";
+    for (const element of document.querySelectorAll("time[datetime]")) {
+      const moment = new Date(element.dateTime);
+      if (Number.isNaN(moment.getTime())) continue;
+      element.textContent = text(moment, local);
+      element.title = text(moment, !local) + " " + (local ? "UTC" : zone);
+    }
+  }
+
+  // ── theme ──
+  const themes = ["auto", "light", "dark"];
+
+  function theme() {
+    const chosen = localStorage.getItem("headrace-theme") || "auto";
+    document.getElementById("theme").textContent = chosen[0].toUpperCase() + chosen.slice(1);
+    if (chosen === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = chosen;
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.id === "times") {
+      localStorage.setItem("headrace-times", localStorage.getItem("headrace-times") === "local" ? "utc" : "local");
+      times();
+    } else if (button.id === "theme") {
+      const now = localStorage.getItem("headrace-theme") || "auto";
+      localStorage.setItem("headrace-theme", themes[(themes.indexOf(now) + 1) % themes.length]);
+      theme();
+    }
+  });
+
+  // ── a move is asked for once, however often the button is pressed ──
+  document.addEventListener("submit", (event) => {
+    if (event.target.method !== "post") return;
+    for (const button of event.target.querySelectorAll("button")) {
+      button.setAttribute("aria-busy", "true");
+      setTimeout(() => { button.disabled = true; });
+    }
+  });
+  window.addEventListener("pageshow", () => {
+    for (const button of document.querySelectorAll("button[aria-busy]")) {
+      button.removeAttribute("aria-busy");
+      button.disabled = false;
+    }
+  });
+
+  // ── a choice is a link: the page of what was chosen ──
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("select[data-submits]")) event.target.form.requestSubmit();
+  });
+
+  document.addEventListener("htmx:afterSettle", times);
+  document.addEventListener("htmx:responseError", () => show("away", "not up to date"));
+  document.addEventListener("htmx:sendError", () => show("away", "not up to date"));
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (event.detail.successful && source && source.readyState === EventSource.OPEN) show("live", "live");
+  });
+  theme();
+  times();
+  listen();
+})();

@@ -1,0 +1,137 @@
+"""registry, runs, history, followed → every pipeline's book as it is now, and a word whenever one changes."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaException
+
+from headrace.infra.artifacts import Artifacts
+from headrace.infra.history import decoded
+from headrace.infra.names import REGISTRY, RUNS, Names
+from headrace.infra.services.book import Book
+from headrace.infra.services.catalog import Manifests
+from headrace.infra.services.timeline import Served, folded
+from headrace.infra.settings import Settings
+from headrace.infra.topic_reader import TopicReader
+from headrace.models.errors import BrokerUnavailable
+from headrace.models.records import Switched
+
+_POLL_SECONDS = 0.5
+_AGAIN_SECONDS = 5.0  # after the broker was away
+_log = logging.getLogger("headrace.console")
+VERSIONS, RUNS_CHANGED, HISTORY = "versions", "runs", "history"
+Changed = Callable[[str, str], None]
+"""Called by the follower's thread with a pipeline's name, and with what changed: `versions`, `runs` or `history`."""
+
+
+class _Of(msgspec.Struct, frozen=True):
+    """Whose record it is, before anybody decodes it."""
+
+    pipeline: str = ""
+
+
+_of = msgspec.json.Decoder(_Of).decode
+
+
+class Followed:
+    """One pipeline's book and history. What it gives out belongs to the caller; `book` asks for the lock."""
+
+    def __init__(self, settings: Settings, names: Names, artifacts: Artifacts, reading: threading.Lock) -> None:
+        self._names, self._lock, self._reading = names, threading.Lock(), reading
+        self._book = Book(settings, names)
+        self._switches: list[Switched] = []
+        self._kept = Manifests(self._book.known, artifacts)
+
+    @property
+    def name(self) -> str:
+        return self._names.pipeline.name
+
+    @contextmanager
+    def book(self) -> Iterator[Book]:
+        """Nothing is taken meanwhile: be quick."""
+        with self._lock:
+            yield self._book
+
+    @contextmanager
+    def manifests(self) -> Iterator[Manifests]:
+        """For one thread at a time: reading one asks the broker."""
+        with self._reading:
+            yield self._kept
+
+    def served(self) -> list[Served]:
+        """Who served which offsets, by partition and offset."""
+        with self._lock:
+            switches = list(self._switches)
+        return folded(switches)
+
+    def take(self, message: Any) -> str:
+        """What changed by it, or ""."""
+        with self._lock:
+            if message.topic() == self._names.topics.history:
+                switched = decoded(message.value())
+                if switched is not None:
+                    self._switches.append(switched)
+                return HISTORY if switched is not None else ""
+            if not self._book.take(message):
+                return ""
+        return RUNS_CHANGED if message.topic() == self._names.of(RUNS) else VERSIONS
+
+
+class LiveCatalog:
+    """All pipelines of one process, by one thread and one reader. `ready` once it was at the end of every topic."""
+
+    def __init__(self, settings: Settings, pipelines: Sequence[Names], changed: Changed) -> None:
+        self._settings, self._names, self._changed = settings, list(pipelines), changed
+        self.ready = threading.Event()
+        self.failure = ""  # what keeps it from reading now
+        self._artifacts, reading = Artifacts(settings), threading.Lock()
+        self._followed = {one.pipeline.name: Followed(settings, one, self._artifacts, reading) for one in self._names}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="console-catalog", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def of(self, pipeline: str) -> Followed:
+        return self._followed[pipeline]
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(10)
+        self._artifacts.close()
+
+    def _follow(self) -> None:
+        reader: TopicReader | None = None
+        topics = [self._names[0].of(REGISTRY), self._names[0].of(RUNS), *(one.topics.history for one in self._names)]
+        try:
+            while not self._stopping.is_set():
+                try:
+                    # where it was: a reader that failed is made anew, and takes nothing twice
+                    reader = reader or TopicReader(self._settings, topics)
+                    self._take(reader.poll(_POLL_SECONDS))
+                    if reader.caught_up and not self.ready.is_set():
+                        self.ready.set()
+                    self.failure = ""
+                except (BrokerUnavailable, KafkaException) as error:
+                    self.failure = str(error)
+                    _log.warning("the console does not follow the registry: %s", error)
+                    self._stopping.wait(_AGAIN_SECONDS)
+        finally:
+            if reader is not None:
+                reader.close()
+
+    def _take(self, messages: Sequence[Any]) -> None:
+        changes: set[tuple[str, str]] = set()
+        for message in messages:
+            try:
+                followed = self._followed.get(_of(message.value() or b"").pipeline)
+            except (msgspec.DecodeError, ValueError, RecursionError):
+                continue  # a record of somebody else's says nothing to us
+            if followed is not None and (what := followed.take(message)):
+                changes.add((followed.name, what))
+        for name, what in sorted(changes):
+            self._changed(name, what)
