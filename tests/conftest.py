@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -74,3 +75,12 @@ def topic(settings: Settings) -> Callable[..., str]:
         return full
 
     return create
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One Chromium for all the console's tests of a process."""
+    from browser import chromium
+
+    with chromium() as found:
+        yield found

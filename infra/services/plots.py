@@ -108,7 +108,7 @@ def interval(value: float, low: float, high: float, reach: float) -> str:
 
     marks = [
         f'<path class="axis" d="M{middle} 1V{height - 1}"/>',
-        f'<path class="guide" style="stroke-dasharray:none" stroke-width="1.5" d="M{at(low):.1f} 8H{at(high):.1f}"/>',
+        f'<path class="whisker" fill="none" stroke-width="1.5" d="M{at(low):.1f} 8H{at(high):.1f}"/>',
         f'<circle class="fill-ink" cx="{at(value):.1f}" cy="8" r="3.2"/>',
     ]
     return _svg(marks, width=width, height=height)
@@ -241,4 +241,5 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _svg(marks: Sequence[str], width: int = _WIDTH, height: int = _HEIGHT) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(marks)}</svg>'
+    """Hidden from who listens to a page: its caption or the table beside it says the same in words."""
+    return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{"".join(marks)}</svg>'
