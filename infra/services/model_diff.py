@@ -91,7 +91,7 @@ def compare(
     if not len(table):
         raise BadInput(_nothing(names, both))
     pipeline, labels = names.pipeline, labels_of(settings, names, table)
-    metric, decide_at = _metric(pipeline), pipeline.label.decide_at if isinstance(pipeline.label, Binary) else None
+    metric, decide_at = judged_by(pipeline), pipeline.label.decide_at if isinstance(pipeline.label, Binary) else None
     scored = Scored(
         task=pipeline.label.task,
         first=scores_in(table, FIRST),
@@ -143,7 +143,7 @@ def _side(version: Version, known: Versions) -> Side:
     )
 
 
-def _metric(pipeline: Pipeline) -> str:
+def judged_by(pipeline: Pipeline) -> str:
     """What the gate judges by, where it says so."""
     of_task = OF_TASK[pipeline.label.task]
     given = getattr(pipeline.gate, "metric", None)
