@@ -6,7 +6,9 @@ from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+from headrace.infra.console.comparisons import Comparisons
 from headrace.infra.console.hub import Hub
+from headrace.infra.console.once import Once
 from headrace.infra.console.sessions import Sessions
 from headrace.infra.console.view import View
 from headrace.infra.names import Names
@@ -14,6 +16,7 @@ from headrace.infra.serve.access import Access
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.in_threads import InThreads
 from headrace.infra.serve.refusals import NotFound, RequestRefused
+from headrace.infra.services.event_times import EventTimes
 from headrace.infra.services.live_catalog import LiveCatalog
 from headrace.infra.settings import Settings
 from headrace.infra.training import Origin
@@ -63,6 +66,13 @@ class Site:
         self.origins, self.sessions = origins, Sessions()
         self.ask = InThreads(8)
         self._notices: dict[str, str] = {}
+        self.once = Once()
+        self.comparisons = Comparisons(settings)
+        self.event_times = {name: EventTimes(settings, names) for name, names in self.names.items()}
+
+    def close(self) -> None:
+        for times in self.event_times.values():
+            times.close()
 
     def place(self, pipeline: str) -> Names:
         """Raises NotFound."""

@@ -69,14 +69,14 @@ def _lane(lane: Lane, top: int, last: int, across: Scale) -> str:
     said = f"{name} · {', '.join(lane.aliases)}" if lane.aliases else name
     shown = said if len(said) <= _LABEL else said[: _LABEL - 1] + "…"
     middle, strong = top + _LANE / 2, " strong" if "champion" in lane.aliases else ""
+    text = f'<text class="name{strong}" x="{_LEFT - 10}" y="{middle + 4}" text-anchor="end">{escape(shown)}</text>'
     parts = [
         f'<path class="axis" opacity=".5" d="M{_LEFT} {middle}H{_WIDTH - _RIGHT}"/>',
-        f'<a href="{escape(lane.href)}" aria-label="{escape(said)}">'
-        f'<text class="name{strong}" x="{_LEFT - 10}" y="{middle + 4}" text-anchor="end">{escape(shown)}</text></a>',
+        f'<a href="{escape(lane.href)}" aria-label="{escape(said)}">{text}</a>',
     ]
     begins = [spell.begin for spell in lane.spells if spell.begin is not None]
-    if lane.trained_through is not None and begins:
-        parts.append(_fresh(lane.trained_through, min(begins), middle, across))
+    if lane.trained_through is not None:
+        parts.append(_fresh(lane.trained_through, min(begins, default=lane.trained_through), middle, across))
     parts += [_bar(spell, lane, name, middle, last, across) for spell in lane.spells if spell.begin is not None]
     return "".join(parts)
 

@@ -217,7 +217,9 @@ class Server:
         catalog.start()
         stack.callback(catalog.stop)
         pipelines = {pipeline.name: pipeline for pipeline in self._pipelines}
-        return Site(self._settings, pipelines, self._origins, access, catalog, hub, View(_VERSION))
+        site = Site(self._settings, pipelines, self._origins, access, catalog, hub, View(_VERSION))
+        stack.callback(site.close)
+        return site
 
     def _rest(self, service: Service, access: Access, console: Console) -> Rest:
         names = {pipeline.name: Names(self._settings.prefix, pipeline) for pipeline in self._pipelines}

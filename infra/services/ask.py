@@ -112,7 +112,7 @@ def moved(settings: Settings, asker: Origin | Names, asked: Asked, observer: Obs
 
 def _nobody(names: Names) -> BrokerUnavailable:
     return BrokerUnavailable(
-        f"{names.pipeline.name}: no scheduler runs, so nobody may write its registry. Start one: headrace scheduler FILE"
+        f"{names.pipeline.name}: no scheduler runs, so nobody may write the registry. Start one: headrace scheduler FILE"
     )
 
 

@@ -57,7 +57,7 @@ def ask(
 
 
 def refusal(names: Names, known: Versions, move: Asking, **said: Any) -> RegistryRefused | None:
-    """What the leader would say to this move now, if it would refuse it. None says nothing of what it will say later."""
+    """What the leader would say to this move now, if it would refuse it. Later it may say something else."""
     now = time_ns() // 1_000_000
     asked = Asked(run="", pipeline=names.pipeline.name, move=move, by="", why="", until=now, **said)
     try:

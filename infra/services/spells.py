@@ -1,11 +1,16 @@
 """who served which offsets, and when by event time → the spells of a pipeline's versions: what a timeline shows."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 
 import msgspec
 
+from headrace.infra.services.catalog import Manifests
 from headrace.infra.services.event_times import Place
 from headrace.infra.services.timeline import Served
+from headrace.models.durations import to_ms
+from headrace.models.errors import RegistryRefused
 from headrace.models.records import Promoted
 
 
@@ -50,21 +55,31 @@ def window(lines: Sequence[Served], before: int, count: int) -> Window:
 
 def spells(
     lines: Sequence[Served],
-    promotions: Mapping[int, Promoted],
-    ticks: Mapping[int, int],
+    promotions: Sequence[Promoted],
+    ticks: Mapping[int, str],
     at: Callable[[Place], int | None],
 ) -> list[Spell]:
-    """Newest first. `promotions` by seq; `ticks` by version, Unix ms, of the run that made it."""
+    """Newest first. `ticks` by version, RFC 3339, of the run that made it."""
     by_seq: dict[int, list[Served]] = {}
     for one in lines:
         by_seq.setdefault(one.seq, []).append(one)
-    return [_spell(by_seq[seq], promotions.get(seq), ticks, at) for seq in sorted(by_seq, reverse=True)]
+    of = {one.seq: one for one in promotions if one.seq in by_seq}
+    return [_spell(by_seq[seq], of.get(seq), ticks, at) for seq in sorted(by_seq, reverse=True)]
+
+
+def trained_through(manifest: Manifests, numbers: Sequence[int]) -> dict[int, int]:
+    """By version, Unix ms by event time: the newest row that it was trained on. Without those that cannot be said."""
+    found = {}
+    for number in numbers:
+        with suppress(RegistryRefused, KeyError, ValueError):  # not whole, the baseline, a version of elsewhere
+            found[number] = to_ms(datetime.fromisoformat(manifest(number).trained_through))
+    return found
 
 
 def _spell(
     lines: Sequence[Served],
     promoted: Promoted | None,
-    ticks: Mapping[int, int],
+    ticks: Mapping[int, str],
     at: Callable[[Place], int | None],
 ) -> Spell:
     version = lines[0].version
@@ -73,7 +88,7 @@ def _spell(
     ends = [time for one in ended if (time := at((one.partition, one.end or 0))) is not None]
     by_tick = not begins and promoted is not None and promoted.move == "promote" and version in ticks
     if by_tick:
-        begins = [ticks[version]]
+        begins = [to_ms(datetime.fromisoformat(ticks[version]))]
     return Spell(
         version=version,
         seq=lines[0].seq,
