@@ -10,11 +10,11 @@ from headrace.infra.console.charts import Scale, time_ticks
 from headrace.infra.services.spells import Spell
 from headrace.models.durations import iso
 
-_WIDTH, _LANE, _LEFT, _RIGHT, _TOP, _BOTTOM = 1120, 26, 190, 22, 6, 40
+_WIDTH, _LANE, _LEFT, _RIGHT, _TOP, _BOTTOM = 1120, 26, 184, 22, 6, 40
 _THICK = 12  # of a bar
 _LEAST = 3.0  # px that a bar is wide, however short it served
 _HOUR = 3_600_000
-_LABEL = 30  # characters of a lane's name
+_LABEL = 24  # characters of a lane's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +100,10 @@ def _bar(spell: Spell, lane: Lane, name: str, middle: float, last: int, across: 
     parts = []
     solid = across(everywhere), across(spell.end_anywhere if spell.end_anywhere is not None else end)
     if solid[1] - solid[0] < right - left - 1:  # they differ so that it shows
-        parts.append(f'<rect class="bar some {kind}" {_box(left, right, middle)}/>')
+        parts.append(f'<rect class="spell some {kind}" {_box(left, right, middle)}/>')
         left, right = solid
     if right > left:
-        parts.append(f'<rect class="bar {kind}" {_box(left, right, middle)}/>')
+        parts.append(f'<rect class="spell {kind}" {_box(left, right, middle)}/>')
     parts.append(_move(spell.move, across(begin), middle))
     text = _said(spell, name)
     return (

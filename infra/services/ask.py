@@ -112,7 +112,8 @@ def moved(settings: Settings, asker: Origin | Names, asked: Asked, observer: Obs
 
 def _nobody(names: Names) -> BrokerUnavailable:
     return BrokerUnavailable(
-        f"{names.pipeline.name}: no scheduler runs, so nobody may write the registry. Start one: headrace scheduler FILE"
+        f"{names.pipeline.name}: no scheduler runs, and nobody else may write its versions."
+        " Start one: headrace scheduler FILE"
     )
 
 

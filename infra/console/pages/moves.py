@@ -11,12 +11,11 @@ from headrace.infra.serve.refusals import NotFound
 from headrace.infra.services.ask import MoveRefused
 from headrace.infra.services.book import Standing, VersionFacts
 from headrace.infra.services.moves import ask, refusal
-from headrace.models.aliases import CHALLENGER, CHAMPION
+from headrace.models.aliases import CHALLENGER
 from headrace.models.records import Asking
 
 _WHY: Final = 600  # characters: a registry record is small
 _ALIAS: Final = 40
-_NEXT_CHUNK = "serves from each worker's next chunk on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,23 +176,21 @@ def _kind(move: str) -> _Kind:
 def _consequences(move: str, number: int, now: Standing, alias: str) -> list[str]:
     """What will be, in sentences."""
     it, champion = _name(number), _name(now.champion)
-    swaps = f"{it} {_NEXT_CHUNK}; {champion} serves now."
-    match move:
-        case "promote":
-            return [swaps, "What is trained later is judged against it, and takes over where it proves itself."]
-        case "rollback":
-            return [swaps, f"{champion} is then no version that a later rollback goes back to."]
-        case "pin":
-            first = swaps if number != now.champion else f"{it} goes on serving."
-            return [first, "What is trained from now on is published and does not serve, until somebody unpins."]
-        case "unpin":
-            return [f"{it} goes on serving. The next version that proves itself serves again."]
-        case "archive":
-            return [f"{it} stays on record, and can neither be promoted nor named any more.", "There is no way back."]
-        case "alias":
-            had = f" {_name(now.aliases[alias])} has that name now, and loses it." if alias in now.aliases else ""
-            return [f"{it} gets a name of your own beside its number: headrace worker --alias serves it.{had}"]
-    return [f"{it} is then {alias} no more: no version is." if alias else f"{it} loses the name."]
+    swaps = f"{it} serves from each worker's next chunk on; {_lower(champion)} serves now."
+    goes_on = f"{it} goes on serving."
+    had = f" {_name(now.aliases[alias])} has that name now, and loses it." if alias in now.aliases else ""
+    return {
+        "promote": [swaps, "What is trained later is judged against it, and takes over where it proves itself."],
+        "rollback": [swaps, f"{champion} is then no version that a later rollback goes back to."],
+        "pin": [
+            swaps if number != now.champion else goes_on,
+            "What is trained from now on is published and does not serve, until somebody unpins.",
+        ],
+        "unpin": [f"{goes_on} The next version that proves itself takes over again."],
+        "archive": [f"{it} stays on record, and can neither be promoted nor named any more. There is no way back."],
+        "alias": [f"{it} gets a name of your own beside its number: headrace worker --alias serves it.{had}"],
+        "unalias": [f"{it} is then {alias} no more: no version is."],
+    }[move]
 
 
 def _sides(of: dict[int, VersionFacts], number: int, champion: int) -> list[tuple[str, list[tuple[str, float | None]]]]:
@@ -207,9 +204,13 @@ def _name(number: int) -> str:
     return f"Version {number}" if number else "The baseline"
 
 
+def _lower(name: str) -> str:
+    return name[0].lower() + name[1:]
+
+
 def _said(text: str, number: int, alias: str) -> str:
-    name = _name(number) if text.startswith("{version}") else f"version {number}" if number else "the baseline"
-    return text.format(version=name, alias=alias or CHAMPION)
+    name = _name(number) if text.startswith("{version}") else _lower(_name(number))
+    return text.format(version=name, alias=alias)
 
 
 _PLACE = "/p/{pipeline}/versions/{version}/{move}"
