@@ -1,5 +1,6 @@
 """everything that runs → one look that says whether all is well."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from time import monotonic
@@ -70,12 +71,16 @@ async def _lines(site: Site, request: Request, pipeline: str) -> Response:
 
 
 def _chart(lines: LiveLines) -> Markup:
-    """One line whatever served: a swap is where its note changes."""
+    """One line whatever served. Versions that shared a span stand in it one after the other, as they served."""
     labelled = [row for row in lines.rows if row.metrics.get(lines.metric) and row.labelled]
+    shared = Counter(row.begin for row in labelled)
     points, marks, serving = [], [], None
+    turn: Counter[str] = Counter()
     for row in labelled:
-        estimate, begun = row.metrics[lines.metric], to_ms(datetime.fromisoformat(row.begin))
-        middle = begun + lines.every_ms / 2
+        part = lines.every_ms / shared[row.begin]
+        estimate, begun = row.metrics[lines.metric], _ms(row.begin) + turn[row.begin] * part
+        turn[row.begin] += 1
+        middle = begun + part / 2
         note = f"version {row.version}, {row.labelled:,} labels from {row.begin}"
         points.append(At(time=middle, value=estimate.value, low=estimate.low, high=estimate.high, note=note))
         if serving is not None and row.version != serving:
@@ -83,6 +88,10 @@ def _chart(lines: LiveLines) -> Markup:
         serving = row.version
     label = f"{lines.metric} of what served, over event time"
     return over_time([Line(name=lines.metric, points=points)], Axes(label=label, marks=marks))
+
+
+def _ms(text: str) -> int:
+    return to_ms(datetime.fromisoformat(text))
 
 
 def _trends(history: Sequence[Sample]) -> list[tuple[str, Markup, float | None, str]]:
