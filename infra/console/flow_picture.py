@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from headrace.infra.console.view import rate, seconds
 from headrace.infra.services.status import Status
+from headrace.infra.services.written import rate, seconds
 
 _WIDTH, _HEIGHT = 1080, 272
 _W, _H = 124, 50  # of a box

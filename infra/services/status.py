@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from threading import Event
 from time import monotonic, time_ns
 
 import msgspec
@@ -22,6 +23,7 @@ from headrace.models.protocols import Scheduled
 
 _KEPT = 450  # samples: a quarter of an hour at one every two seconds
 _ROWS_SECONDS = 20.0  # between two looks at the newest served rows of a pipeline
+_READY_SECONDS = 60.0  # for reading registry and runs from their beginning
 _GRACE_SECONDS = 300.0  # after a tick: the run before it may still go on
 
 
@@ -231,3 +233,20 @@ def _schedule(names: Names, newest: RunFacts | None) -> tuple[str, float]:
 def _sum(rates: Sequence[float | None]) -> float | None:
     there = [one for one in rates if one is not None]
     return sum(there) if there else None
+
+
+def looked_at(settings: Settings, pipelines: Sequence[Names], seconds_apart: float) -> list[Status]:
+    """Two looks, so that there are rates between them. Raises BrokerUnavailable."""
+    catalog = LiveCatalog(settings, pipelines, lambda _pipeline, _what: None)
+    catalog.start()
+    try:
+        if not catalog.ready.wait(_READY_SECONDS):
+            raise BrokerUnavailable(f"the registry was not read within {_READY_SECONDS:.0f} s. {catalog.failure}")
+        watcher = Watcher(settings, pipelines, catalog)
+        watcher.look()
+        for names in pipelines:
+            watcher.look_at_rows(names)
+        Event().wait(seconds_apart)
+        return list(watcher.look().values())
+    finally:
+        catalog.stop()
