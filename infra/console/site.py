@@ -6,6 +6,7 @@ from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+from headrace.infra.console.board import Board
 from headrace.infra.console.comparisons import Comparisons
 from headrace.infra.console.hub import Hub
 from headrace.infra.console.once import Once
@@ -18,6 +19,7 @@ from headrace.infra.serve.in_threads import InThreads
 from headrace.infra.serve.refusals import NotFound, RequestRefused
 from headrace.infra.services.event_times import EventTimes
 from headrace.infra.services.live_catalog import LiveCatalog
+from headrace.infra.services.live_lines import LiveLines
 from headrace.infra.settings import Settings
 from headrace.infra.training import Origin
 from headrace.models.pipeline import Pipeline
@@ -57,11 +59,14 @@ class Site:
         origins: Mapping[str, Origin],
         access: Access,
         catalog: LiveCatalog,
+        board: Board,
         hub: Hub,
         view: View,
     ) -> None:
         """`origins` where the pipelines' files are known: then whoever asks for a move may lead for it."""
         self.settings, self.access, self.catalog, self.hub, self.view = settings, access, catalog, hub, view
+        self.board = board
+        self.lines: dict[str, tuple[float, LiveLines]] = {}  # when they were read, by pipeline
         self.names = {name: Names(settings.prefix, pipeline) for name, pipeline in pipelines.items()}
         self.origins, self.sessions = origins, Sessions()
         self.ask = InThreads(8)

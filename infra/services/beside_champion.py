@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import msgspec
 
-from headrace.infra.services.model_diff import judged_by
 from headrace.models.metrics import HIGHER_IS_BETTER, METRICS
 from headrace.models.pipeline import Pipeline
 
@@ -18,7 +17,7 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def beside(pipeline: Pipeline, metrics: Mapping[str, float], champion: Mapping[str, float]) -> list[Beside]:
-    first = judged_by(pipeline)
+    first = pipeline.metric
     names = sorted(metrics, key=lambda name: (name != first, name))
     return [_beside(name, metrics[name], champion.get(name)) for name in names]
 

@@ -12,7 +12,6 @@ from headrace.infra.serve.http import Request, Response
 from headrace.infra.services.beside_champion import beside
 from headrace.infra.services.book import Standing, VersionFacts
 from headrace.infra.services.event_times import begins, ends
-from headrace.infra.services.model_diff import judged_by
 from headrace.infra.services.spells import Spell, Window, spells, trained_through, window
 from headrace.infra.services.version_search import Kind, matching
 
@@ -46,7 +45,7 @@ async def _list(site: Site, request: Request, pipeline: str) -> Response:
         **drawn,
         spells_newer="" if chosen.newer is None else here(request, before=str(chosen.newer or "")),
         spells_older="" if chosen.older is None else here(request, before=str(chosen.older)),
-        metric=judged_by(names.pipeline),
+        metric=names.pipeline.metric,
         rows=[(one, beside(names.pipeline, one.metrics, one.champion_metrics)) for one in shown],
         found=len(found),
         of=len(versions) - 1,
