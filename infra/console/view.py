@@ -10,6 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from headrace.infra.training import plain
+
 _DASH = "–"  # noqa: RUF001  what there is no value for
 _UNITS = ((86_400.0 * 2, 86_400.0, "d"), (7_200.0, 3_600.0, "h"), (120.0, 60.0, "min"), (1.0, 1.0, "s"))
 _KIB = 1024
@@ -79,6 +81,15 @@ def when(text: str) -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(moment.isoformat().replace("+00:00", "Z"), shown)
 
 
+def zoned(text: str) -> str:
+    """RFC 3339 as it is on the clocks of its own offset, which stands behind it."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{moment:%a %Y-%m-%d %H:%M:%S} {moment.isoformat()[-6:] if moment.utcoffset() else 'UTC'}"
+
+
 def age(text: str, now: datetime | None = None) -> str:
     """How long ago that was, by the clock."""
     try:
@@ -117,6 +128,8 @@ class View:
             "seconds": seconds,
             "size": size,
             "when": when,
+            "zoned": zoned,
+            "plain": plain,
             "age": age,
             "short": short,
         }

@@ -113,7 +113,22 @@
     if (event.target.matches("select[data-submits]")) event.target.form.requestSubmit();
   });
 
+  // ── what grows at its end is followed, until its reader scrolls up ──
+  const left = new WeakSet();
+
+  document.addEventListener("scroll", (event) => {
+    const box = event.target;
+    if (box === document || !box.matches("[data-follow]")) return;
+    if (box.scrollTop + box.clientHeight >= box.scrollHeight - 8) left.delete(box);
+    else left.add(box);
+  }, true);
+
+  function follow() {
+    for (const box of document.querySelectorAll("[data-follow]")) if (!left.has(box)) box.scrollTop = box.scrollHeight;
+  }
+
   document.addEventListener("htmx:afterSettle", times);
+  document.addEventListener("htmx:afterSettle", follow);
   document.addEventListener("htmx:responseError", () => show("away", "not up to date"));
   document.addEventListener("htmx:sendError", () => show("away", "not up to date"));
   document.addEventListener("htmx:afterRequest", (event) => {
@@ -121,5 +136,6 @@
   });
   theme();
   times();
+  follow();
   listen();
 })();
