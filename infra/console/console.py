@@ -31,7 +31,7 @@ class Console:
             elif parts == ["changes"]:
                 self._let_in(request, Route("GET", "/changes", self.__call__))
                 topics = request.query("watch").split(",")[:_WATCHED]
-                await self._site.hub.stream(topics, request.receive, send)
+                await self._site.hub.stream(topics, _since(request), request.receive, send)
                 return 200
             else:
                 response = await self._page(request, parts)
@@ -82,3 +82,12 @@ class Console:
             return self._site.page(request, "refused.html", title="Not possible", status=status, text=text)
         except RequestRefused:  # its query, even
             return Response(status, self._site.view.html("plain.html", {"text": text}), [HTML, *SAFE])
+
+
+def _since(request: Request) -> float:
+    """When the page came that listens. Raises RequestRefused."""
+    text = request.query("since")
+    try:
+        return float(text) if text else request.arrived
+    except ValueError as error:
+        raise RequestRefused(f"since: expected seconds, got {text[:40]!r}") from error

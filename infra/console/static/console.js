@@ -17,7 +17,7 @@
 
   function listen() {
     if (!watch || source || document.hidden) return;
-    source = new EventSource("/console/changes?watch=" + encodeURIComponent(watch));
+    source = new EventSource("/console/changes?watch=" + encodeURIComponent(watch) + "&since=" + document.body.dataset.since);
     source.addEventListener("open", () => show("live", "live"));
     source.addEventListener("changed", refresh);
     source.addEventListener("error", () => {
