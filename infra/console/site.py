@@ -105,6 +105,7 @@ class Site:
             "pipelines": list(self.names),
             "tab": tab,
             "watch": ",".join(watch),
+            "since": request.arrived,
             "asker": self.asker(request),
             "here": here(request),
             "notice": self._notices.pop(request.query("notice"), ""),
