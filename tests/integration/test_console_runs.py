@@ -7,7 +7,7 @@ from time import time_ns
 import msgspec
 import pytest
 from browser import PHONE, WIDE, accessible, fits, page_of, screenshot
-from kit import DEADLINE, leading, produce, read_all, wait_for
+from kit import DEADLINE, leading, produce, wait_for
 from test_crash_points import place
 from test_leader import HOUR, finished, run_records
 from test_serve import server_of
@@ -19,7 +19,7 @@ from headrace.infra.names import RUNS, Names
 from headrace.infra.topics import apply
 from headrace.infra.training import plain, run_folder
 from headrace.models.durations import iso
-from headrace.models.records import Asked, Finished, Paused, Progressed, Replied, Requested, Scored, Scoring, Started
+from headrace.models.records import Asked, Finished, Paused, Progressed, Requested, Scored, Scoring, Started
 from headrace.trainer.run_folder import is_worked_on
 
 assert place  # the fixture
@@ -320,12 +320,24 @@ def test_all_that_is_on_record_of_a_run_is_on_its_page(settings, browser):
     with console(browser, settings, PIPELINE) as (page, _):
         page.goto(f"{RUNS_PAGE}/a")
         text = page.locator("main").inner_text()
-        for said in ("rejected", "not better", "because", "cron 0 3", "farm-2", again, "1,000 trained on, 100 held out"):
+        for said in (
+            "rejected",
+            "not better",
+            "because",
+            "cron 0 3",
+            "farm-2",
+            again,
+            "1,000 trained on, 100 held out",
+        ):
             assert said in text
         assert page.locator("td.worse").first.inner_text() == "−0.1"  # noqa: RUF001  a minus
         assert page.locator("td.better").first.inner_text() == "−0.1"  # noqa: RUF001
         labels = page.locator("figure svg").evaluate_all("drawn => drawn.map(one => one.getAttribute('aria-label'))")
-        assert labels == ["Seconds by stage: join 1.5 s, train 30 s", "loss and validation_loss by epoch", "auc by epoch"]
+        assert labels == [
+            "Seconds by stage: join 1.5 s, train 30 s",
+            "loss and validation_loss by epoch",
+            "auc by epoch",
+        ]
         assert "it trained on farm-2" in page.locator("#log").inner_text()
         looks_well(page)
 
@@ -336,14 +348,27 @@ def test_hostile_texts_and_ids_stay_texts_and_their_pages_are_found(settings, br
         settings,
         requested(EVIL_RUN, by=HOSTILE, why=HOSTILE),
         Started(
-            run=EVIL_RUN, pipeline="delay", at="no time", tick=HOSTILE, trigger=HOSTILE, ranges=(), host=HOSTILE,
-            limits={HOSTILE: 1.0}, after=HOSTILE, overruns=HOSTILE,
+            run=EVIL_RUN,
+            pipeline="delay",
+            at="no time",
+            tick=HOSTILE,
+            trigger=HOSTILE,
+            ranges=(),
+            host=HOSTILE,
+            limits={HOSTILE: 1.0},
+            after=HOSTILE,
+            overruns=HOSTILE,
         ),
         Progressed(run=EVIL_RUN, pipeline="delay", at="", stage=HOSTILE, facts={HOSTILE: 1.0}, why=HOSTILE),
     )
     last = ended(
-        EVIL_RUN, "failed", reason=HOSTILE, metrics={HOSTILE: 1e300}, champion_metrics={HOSTILE: -1e300},
-        seconds={HOSTILE: 1e9}, curves={HOSTILE: [1e300, -1e300]},
+        EVIL_RUN,
+        "failed",
+        reason=HOSTILE,
+        metrics={HOSTILE: 1e300},
+        champion_metrics={HOSTILE: -1e300},
+        seconds={HOSTILE: 1e9},
+        curves={HOSTILE: [1e300, -1e300]},
     )
     with console(browser, settings, PIPELINE) as (page, _):
         page.goto(RUNS_PAGE)
