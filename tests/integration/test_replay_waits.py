@@ -1,7 +1,7 @@
 """What a replay waits for: its own rows, and not a marker that another's transaction left at a topic's end."""
 
 import numpy as np
-from kit import Facts, transaction
+from kit import Ends, Facts, transaction, wait_for
 from test_source import worker_of
 from test_swap import PIPELINE
 
@@ -47,6 +47,7 @@ def test_what_comes_of_others_behind_the_rows_of_a_slice_holds_no_replay_up(sett
             done = [next(slices)]
             with transaction(settings) as producer:
                 producer.produce(names.events, b'{"id":"redriven"}', partition=0)
+            wait_for("the marker", lambda: Ends(settings, names.events)() == 3)
             done += slices
     finally:
         replay.close()
