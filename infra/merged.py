@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 _PIECE_BYTES = 4 * 1024 * 1024  # of one partition, by the mean size of its last piece
 _MOST = 8_192  # records of one partition at once
 _MOST_OFFSETS = 1 << 16  # where nothing is found: compacted away, or taken back
-_FIRST = 64  # records of all partitions together, to begin with
+_FIRST = 64  # records of all partitions together, to begin with: their size is not known yet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,12 +36,13 @@ class Merged(Generic[_T]):
         hold: Callable[[Any], _T],
         *,
         ascending: bool = False,
+        first: int = _FIRST,
         most: int = _MOST,
     ) -> None:
         self._seeker, self._hold, self._ascending, self._most = seeker, hold, ascending, most
         self._unread = dict(spans)
         self._waiting: dict[int, deque[Item[_T]]] = {number: deque() for number in spans}
-        self._steps = dict.fromkeys(spans, max(1, _FIRST // max(1, len(spans))))
+        self._steps = dict.fromkeys(spans, max(1, min(first, most) // max(1, len(spans))))
         self.read = 0  # records so far, those that wait too
         self.read_bytes = 0
 

@@ -13,7 +13,8 @@ from headrace.infra.seek import Seeker, Span
 from headrace.models.errors import EventRejected
 from headrace.streams.served import decode_served
 
-_MOST = 64  # batches of one partition at once: they are of up to 512 KB
+_FIRST = 16  # batches: of up to 512 KB each
+_MOST = 2_048  # of one partition at once; where little is served they have one row
 _SLACK_MS = 3_600_000  # clocks differ
 
 
@@ -40,7 +41,7 @@ class NewestBatches:
     at most; so what was written long before `since` has no row of the range."""
 
     def __init__(self, seeker: Seeker, spans: Mapping[int, Span], since: int | None, max_future_ms: int) -> None:
-        self._merged: Merged[Any] = Merged(seeker, spans, _itself, most=_MOST)
+        self._merged: Merged[Any] = Merged(seeker, spans, _itself, first=_FIRST, most=_MOST)
         self._least_ms = None if since is None else since - max_future_ms - _SLACK_MS
 
     def __iter__(self) -> Iterator[tuple[Item[Any], pa.RecordBatch]]:

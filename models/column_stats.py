@@ -4,7 +4,6 @@ Pure: arrays in, records out. What cannot be said (no values, one value) is None
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 QUANTILES = {"p1": 0.01, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p99": 0.99}
 _BINS = 20
 _TOP = 20  # values of a category
+_EXTREME = 400  # of an exponent: 2^400 squared and summed is still a number
 
 
 class Bins(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,22 +61,21 @@ def number_facts(values: NDArray[np.float64]) -> NumberFacts:
     there = values[np.isfinite(values)]
     if not len(there):
         nothing = Bins(edges=(), counts=())
-        return NumberFacts(
-            infinite=infinite, mean=None, std=None, min=None, quantiles={}, max=None, histogram=nothing
-        )
-    # by a power of two to between -1 and 1, which costs no bit: sums and squares of large numbers would be infinite
-    exponent = int(np.frexp(np.abs(there).max())[1])
-    scaled = np.ldexp(there, -exponent)
+        return NumberFacts(infinite=infinite, mean=None, std=None, min=None, quantiles={}, max=None, histogram=nothing)
     low, high = float(there.min()), float(there.max())
-    found = np.quantile(scaled, list(QUANTILES.values()))
+    # very large ones by a power of two, which costs no bit: their sums and squares would be infinite; tiny ones' zero
+    exponent = int(np.frexp(np.abs(there).max())[1])
+    exponent = exponent if abs(exponent) > _EXTREME else 0
+    scaled = np.ldexp(there, -exponent)
+    mean, *quantiles = np.ldexp([scaled.mean(), *np.quantile(scaled, list(QUANTILES.values()))], exponent)
     return NumberFacts(
         infinite=infinite,
-        mean=_back(scaled.mean(), exponent),
-        std=_back(scaled.std(), exponent) if low < high else 0.0,
+        mean=_between(low, mean, high),
+        std=float(np.ldexp(scaled.std(), exponent)) if low < high else 0.0,
         min=low,
-        quantiles={name: _back(value, exponent) for name, value in zip(QUANTILES, found, strict=True)},
+        quantiles={name: _between(low, value, high) for name, value in zip(QUANTILES, quantiles, strict=True)},
         max=high,
-        histogram=_histogram(scaled, exponent),
+        histogram=_histogram(there, low, high),
     )
 
 
@@ -88,14 +87,16 @@ def category_facts(counts: Iterable[tuple[str, int]]) -> CategoryFacts:
     return CategoryFacts(distinct=len(ranked), top=tuple(top), others=rows - sum(one.rows for one in top))
 
 
-def _histogram(scaled: NDArray[np.float64], exponent: int) -> Bins:
-    edges = np.linspace(scaled.min(), scaled.max(), _BINS + 1)
-    if not (np.diff(edges) > 0).all():  # nearer to each other than numbers are
+def _histogram(there: NDArray[np.float64], low: float, high: float) -> Bins:
+    edges = 2 * np.linspace(low / 2, high / 2, _BINS + 1)  # a width may be more than a number can be
+    edges[0], edges[-1] = low, high
+    if not (np.diff(edges / 2) > 0).all():  # nearer to each other than numbers are
         edges = edges[[0, -1]]
-    places = np.searchsorted(edges[1:-1], scaled, side="right")
+    places = np.searchsorted(edges[1:-1], there, side="right")
     counts = np.bincount(places, minlength=len(edges) - 1)
-    return Bins(edges=tuple(_back(edge, exponent) for edge in edges), counts=tuple(counts.tolist()))
+    return Bins(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))
 
 
-def _back(value: Any, exponent: int) -> float:
-    return float(np.ldexp(value, exponent))
+def _between(low: float, value: float, high: float) -> float:
+    """What rounding may have moved out."""
+    return float(min(max(low, value), high))
