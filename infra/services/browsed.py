@@ -110,7 +110,10 @@ def browsed(names: Names, wanted: str) -> Browsed:
     full = next((one for one in (names.of(wanted), wanted, short.get(wanted, "")) if one in by_name), None)
     if full is None:
         there = ", ".join([*short, *[name for name in inputs if name not in short]])
-        raise BadInput(f"topic: expected one of {names.pipeline.name}'s ({there}), got {wanted[:100]!r}.")
+        raise BadInput(
+            f"topic: expected one of {names.pipeline.name}'s ({there}), got {wanted[:100]!r}. For what was served:"
+            " headrace data served."
+        )
     name = full.removeprefix(names.prefix)
     identify = {names.of(one.name): _identifier(one) for one in inputs.values()}
     return Browsed(
