@@ -170,6 +170,17 @@ def test_one_partition_alone(settings, names):
         browse(settings, names, "events", partition=3)
 
 
+def test_more_partitions_than_are_read_at_once_are_one_order(settings, topic):
+    name, now = topic("wide", 20), clock_ms()
+    records = [{"value": b"%d" % n, "partition": n * 7 % 20, "timestamp": now + n} for n in range(1_000)]
+    produce(settings, name, records)
+    with closing(Seeker(settings, name)) as seeker:
+        for ascending in (False, True):
+            merged = Merged(seeker, seeker.all_bounds(), lambda message: int(message.value()), ascending=ascending)
+            assert [item.held for item in merged] == sorted(range(1_000), reverse=not ascending)
+            assert merged.read == 1_000
+
+
 def test_an_empty_topic_is_an_empty_page(settings, names):
     page = browse(settings, names, "labels")
     assert (page.records, page.older, page.looked_at, page.looked_at_to) == ((), None, 0, "")
