@@ -7,7 +7,7 @@ from time import time_ns
 import msgspec
 import pytest
 from browser import PHONE, WIDE, accessible, fits, page_of, screenshot
-from kit import DEADLINE, leading, produce, read_all, wait_for
+from kit import DEADLINE, leading, produce, wait_for
 from test_crash_points import place
 from test_leader import HOUR, finished, run_records
 from test_serve import server_of
@@ -19,11 +19,12 @@ from headrace.infra.names import RUNS, Names
 from headrace.infra.topics import apply
 from headrace.infra.training import plain, run_folder
 from headrace.models.durations import iso
-from headrace.models.records import Asked, Finished, Paused, Progressed, Replied, Requested, Scored, Scoring, Started
+from headrace.models.records import Asked, Finished, Paused, Progressed, Requested, Scored, Scoring, Started
 from headrace.trainer.run_folder import is_worked_on
 
 assert place  # the fixture
 NOW = time_ns() // 1_000_000
+MOVES = ["/console/p/delay/retrain", "/console/p/delay/schedule/pause"]
 HOSTILE = "<script>document.title = 'taken'</script>" + "x" * 900
 EVIL_RUN = "../../<b>evil</b>?a=1#b" + "y" * 200
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -38,10 +39,12 @@ def fresh(place):
 
 @contextmanager
 def console(browser, settings, *pipelines, origins=None):
-    with server_of(settings, *pipelines, origins=origins) as (server, client):
-        with page_of(browser, f"http://127.0.0.1:{server.port}") as page:
-            page.set_default_timeout(1000 * DEADLINE)
-            yield page, client
+    with (
+        server_of(settings, *pipelines, origins=origins) as (server, client),
+        page_of(browser, f"http://127.0.0.1:{server.port}") as page,
+    ):
+        page.set_default_timeout(1000 * DEADLINE)
+        yield page, client
 
 
 @contextmanager
@@ -106,7 +109,8 @@ def test_retrain_by_a_click_and_its_page_follows_it_without_a_reload_to_its_vers
         (other := page.context.new_page()).goto(RUNS_PAGE)
         other.get_by_text("epoch 1 of 3").wait_for()
         looks_well(other, "runs")
-        hold(fresh).unlink()
+        with page.expect_response(lambda answer: answer.status == 286):  # its log is asked for no more
+            hold(fresh).unlink()
         page.get_by_role("link", name="version 1").wait_for()
         other.get_by_text("Nothing trains").wait_for()
         assert rows(other).count() == 1
@@ -114,12 +118,38 @@ def test_retrain_by_a_click_and_its_page_follows_it_without_a_reload_to_its_vers
         assert page.locator("main .badge").first.inner_text() == "promoted"
         assert page.locator("figure svg[aria-label='loss by epoch']").count() == 1
         assert page.locator("#log pre").inner_text().startswith("it trains in")
-        assert page.locator("#log").get_attribute("hx-get") is None  # nothing more comes
+        assert page.locator("#log").get_attribute("hx-trigger") == "never"
         looks_well(page, "run")
     (asked,) = [one for one in run_records(settings) if isinstance(one, Requested)]
     assert (asked.on_demand, asked.by, asked.why) == (True, "console: anybody on this machine", "the carriers merged")
     (outcome,) = finished(settings)
     assert (outcome.run, outcome.outcome) == (asked.run, "promoted")
+
+
+def test_the_log_of_a_training_is_followed_at_its_end_and_not_where_its_reader_scrolled_up(settings, browser, fresh):
+    hold(fresh).touch()
+    with leading(settings, fresh), console_of(browser, settings, fresh) as page:
+        retrain(page)
+        page.get_by_text("it trains in").wait_for()
+        (started,) = [one for one in run_records(settings) if isinstance(one, Started)]
+        log = run_folder(settings, Names(settings.prefix, fresh.pipeline), started.run) / "run.log"
+        at = "box => Math.round(box.scrollHeight - box.clientHeight - box.scrollTop)"
+        with log.open("a") as file:
+            file.write("".join(f"{HOSTILE[:50]} {number}\n" for number in range(3_000)))
+        page.get_by_text(" 2999").wait_for()
+        wait_for("its end to be seen", lambda: abs(page.locator("#log pre").evaluate(at)) <= 2)
+        shown = page.locator("#log pre").inner_text().splitlines()
+        assert len(shown) == 2_000
+        assert shown[0] == f"{HOSTILE[:50]} 1000"
+        assert "The newest 2,000 lines" in page.locator("#log").inner_text()
+        page.locator("#log pre").evaluate("box => { box.scrollTop = 40; }")
+        with log.open("a") as file:
+            file.write("one more line\n")
+        page.get_by_text("one more line").wait_for(state="attached")
+        assert page.locator("#log pre").evaluate("box => box.scrollTop") == 40
+        assert page.evaluate("window.kept")
+        hold(fresh).unlink()
+        page.get_by_role("link", name="version 1").wait_for()
 
 
 def test_cancel_by_a_click_ends_the_training(settings, browser, fresh):
@@ -190,7 +220,7 @@ def test_a_request_that_nobody_runs_says_so_and_waits_for_a_scheduler(settings, 
 
 def test_a_run_that_fails_shows_its_reason_and_what_it_printed_whatever_that_is(settings, browser, fresh):
     file = fresh.file.path
-    file.write_text(file.read_text().replace("return Trained(", f"raise ValueError({HOSTILE!r})\n        return ("))
+    file.write_text(file.read_text().replace("return Trained(", f"raise ValueError({HOSTILE!r})\n        Trained("))
     with leading(settings, fresh), console_of(browser, settings, fresh) as page:
         retrain(page, why=HOSTILE)
         page.locator(".problem").wait_for()
@@ -212,15 +242,12 @@ def test_moves_are_in_the_name_of_the_key_and_for_operators_alone(settings, fres
     with server_of(settings, fresh.pipeline, origins={"delay": fresh}) as (_, client):
         for role, token in tokens.items():
             _, page, _ = client("GET", RUNS_PAGE, headers=token)
-            assert (b"Retrain now" in page) == (role == "operate")
-            said = {place: client("POST", place, b"why=because", FORM | token)[0] for place in _MOVES}
+            assert (b"/delay/retrain" in page) == (b"/schedule/pause" in page) == (role == "operate")
+            said = {place: client("POST", place, b"why=because", FORM | token)[0] for place in MOVES}
             assert set(said.values()) == ({303} if role == "operate" else {403}), said
     records = run_records(settings)
     assert {one.by for one in records if isinstance(one, Requested | Asked)} == {"console: ada-operate"}
     assert [type(one) for one in records if isinstance(one, Requested | Paused)] == [Requested, Paused]
-
-
-_MOVES = ["/console/p/delay/retrain", "/console/p/delay/schedule/pause"]
 
 
 def test_a_move_without_a_reason_or_of_a_pipeline_whose_file_is_not_known_is_refused_in_words(settings):
@@ -320,12 +347,14 @@ def test_all_that_is_on_record_of_a_run_is_on_its_page(settings, browser):
     with console(browser, settings, PIPELINE) as (page, _):
         page.goto(f"{RUNS_PAGE}/a")
         text = page.locator("main").inner_text()
-        for said in ("rejected", "not better", "because", "cron 0 3", "farm-2", again, "1,000 trained on, 100 held out"):
+        counts = "1,000 trained on, 100 held out"
+        for said in ("rejected", "not better", "because", "cron 0 3", "farm-2", again, counts):
             assert said in text
         assert page.locator("td.worse").first.inner_text() == "−0.1"  # noqa: RUF001  a minus
         assert page.locator("td.better").first.inner_text() == "−0.1"  # noqa: RUF001
         labels = page.locator("figure svg").evaluate_all("drawn => drawn.map(one => one.getAttribute('aria-label'))")
-        assert labels == ["Seconds by stage: join 1.5 s, train 30 s", "loss and validation_loss by epoch", "auc by epoch"]
+        assert labels[0] == "Seconds by stage: join 1.5 s, train 30 s"
+        assert labels[1:] == ["loss and validation_loss by epoch", "auc by epoch"]
         assert "it trained on farm-2" in page.locator("#log").inner_text()
         looks_well(page)
 
@@ -336,14 +365,27 @@ def test_hostile_texts_and_ids_stay_texts_and_their_pages_are_found(settings, br
         settings,
         requested(EVIL_RUN, by=HOSTILE, why=HOSTILE),
         Started(
-            run=EVIL_RUN, pipeline="delay", at="no time", tick=HOSTILE, trigger=HOSTILE, ranges=(), host=HOSTILE,
-            limits={HOSTILE: 1.0}, after=HOSTILE, overruns=HOSTILE,
+            run=EVIL_RUN,
+            pipeline="delay",
+            at="no time",
+            tick=HOSTILE,
+            trigger=HOSTILE,
+            ranges=(),
+            host=HOSTILE,
+            limits={HOSTILE: 1.0},
+            after=HOSTILE,
+            overruns=HOSTILE,
         ),
         Progressed(run=EVIL_RUN, pipeline="delay", at="", stage=HOSTILE, facts={HOSTILE: 1.0}, why=HOSTILE),
     )
     last = ended(
-        EVIL_RUN, "failed", reason=HOSTILE, metrics={HOSTILE: 1e300}, champion_metrics={HOSTILE: -1e300},
-        seconds={HOSTILE: 1e9}, curves={HOSTILE: [1e300, -1e300]},
+        EVIL_RUN,
+        "failed",
+        reason=HOSTILE,
+        metrics={HOSTILE: 1e300},
+        champion_metrics={HOSTILE: -1e300},
+        seconds={HOSTILE: 1e9},
+        curves={HOSTILE: [1e300, -1e300]},
     )
     with console(browser, settings, PIPELINE) as (page, _):
         page.goto(RUNS_PAGE)
