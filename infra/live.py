@@ -14,6 +14,7 @@ from headrace.infra.kafka import consumer_config, producer_config
 from headrace.infra.names import Names
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition, TopicReader, partitions_of
+from headrace.models.aliases import CHAMPION
 from headrace.models.errors import EventRejected
 from headrace.models.facts import DeadLettered, Observer, PairMeasured, Watched
 from headrace.models.losses import largest_loss
@@ -62,7 +63,8 @@ class LiveLabels:
         self._drift = DriftWatch()
         self._lost: ServedLoss | None = None
         self._serving = self._serves_since = 0  # version; Unix ms
-        self._watched: tuple[int, list[Pairing]] = (0, [])  # seq of the promotion, and what is compared
+        self._named: dict[int, int] = {}  # versions that are measured for their own sake; since when, Unix ms
+        self._watched: tuple[int, list[Pairing], dict[int, int]] = (0, [], {})  # the first is the promotion's seq
         self._new = self._unreported = self._since = 0
 
     def poll(self, seconds: float = 0.0) -> None:
@@ -87,12 +89,13 @@ class LiveLabels:
     def watch(self, versions: Versions, compared: Sequence[Pairing]) -> None:
         """By the registry as it is now. Rows that were read before are not scored again."""
         champion = versions.champion
-        watched = (champion.seq if champion else 0, list(compared))
+        watched = (champion.seq if champion else 0, list(compared), _named(versions))
         if watched == self._watched:
             return
         serving = self._serving = champion.version if champion else 0
         self._serves_since = moved_at(champion) or 0 if champion else 0
-        wanted = {number for pairing in compared for number in (pairing.version, pairing.other)}
+        self._named = watched[2]
+        wanted = {number for pairing in compared for number in (pairing.version, pairing.other)} | self._named.keys()
         self._beside.watch(versions, wanted | {serving})
         if watched[0] != self._watched[0]:
             manifest = self._manifest(serving)
@@ -156,6 +159,7 @@ class LiveLabels:
         wanted = {number for one in self._pairs if appended >= one.since for number in (one.version, one.other)}
         if appended >= self._serves_since:  # older rows may be those that it was trained on
             wanted.add(self._serving)
+        wanted |= {number for number, since in self._named.items() if appended >= since}
         scores = self._beside.scores(batch, wanted)
         self._drift.add(batch, appended, scores.get(self._serving))
         times = as_numpy(batch.column("event_time").cast(pa.int64()))
@@ -253,3 +257,14 @@ class LiveLabels:
             (place.topic, place.partition): place.offset if place.offset >= 0 else ends[place.topic, place.partition]
             for place in found
         }
+
+
+def _named(versions: Versions) -> dict[int, int]:
+    """What is measured beside the champion because somebody named it, from then on: rows before that may be those that
+    it was trained on. And the baseline, which learns from none: what a model is worth is the distance from it."""
+    found = {0: 0}
+    for alias, number in versions.aliases.items():
+        since = moved_at(versions.moves(alias)[-1]) if alias != CHAMPION else None
+        if since is not None and number:
+            found[number] = min(since, found.get(number, since))
+    return found

@@ -98,6 +98,21 @@ def about(seeker: Seeker, partition: int, wanted: int, span: Callable[[Any], Spa
     return [message for batch in near for message in batch if _has(span(message), wanted)]
 
 
+def at_or_after(seeker: Seeker, partition: int, wanted: int, span: Callable[[Any], Span | None]) -> Any | None:
+    """The first record whose span ends at the offset or behind it: the one that has it, where there is one. None where
+    no record is so new. Costs a look for each time that the topic can be halved."""
+    low, high = seeker.bounds(partition)
+    while high - low > _NEAR:
+        middle = (low + high) // 2
+        place, found = _next(seeker, partition, (middle, high), span)
+        if found[1] >= wanted:
+            high = middle
+        else:
+            low = place + 1
+    near = seeker.between(partition, low, seeker.bounds(partition)[1])
+    return next((one for batch in near for one in batch if (of := span(one)) is not None and of[1] >= wanted), None)
+
+
 def _next(
     seeker: Seeker, partition: int, within: tuple[int, int], span: Callable[[Any], Span | None]
 ) -> tuple[int, Span]:

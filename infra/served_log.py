@@ -3,23 +3,26 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import Consumer, TopicPartition
 
 from headrace.infra.bulk_reader import runs_until_end
 from headrace.infra.kafka import consumer_config, watermarks
-from headrace.infra.seek import Seeker, Span, about
+from headrace.infra.seek import Seeker, Span, about, at_or_after
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition, partitions_of
 from headrace.models.errors import EventRejected
 from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER
 from headrace.streams.served import decode_served
+from headrace.trainer.columns import as_numpy
 
 _FIRST_STEP = 16  # records of each partition, then twice as many, and so on
+_LAST_STEP = 4  # records: the newest one may have a transaction's marker behind it
 _SLACK_MS = 3_600_000  # clocks differ
 _SECONDS = 30.0
 
@@ -53,6 +56,30 @@ def served_with(settings: Settings, topic: str, partition: int, offset: int) -> 
     with closing(Seeker(settings, topic)) as seeker:
         found = about(seeker, partition, offset, _served_span)
     return [batch for batch in _batches(found) if batch.row(offset) is not None]
+
+
+def event_time_from(seeker: Seeker, partition: int, offset: int) -> int | Literal["gone"] | None:
+    """Unix ms, of the first event at this offset or behind it that was served. "gone" where its rows were deleted, None
+    where nothing so new was served so far."""
+    found = at_or_after(seeker, partition, offset, _served_span)
+    for batch in [] if found is None else _batches([found]):
+        offsets, times = (as_numpy(batch.rows.column(name).cast(pa.int64())) for name in ("offset", "event_time"))
+        behind = np.flatnonzero(offsets >= offset)
+        first = int(behind[np.argmin(offsets[behind])]) if len(behind) else 0
+        return "gone" if offsets[first] > offset and _is_oldest(seeker, found) else int(times[first])
+    return None
+
+
+def newest_event_time(seeker: Seeker, partition: int) -> int | None:
+    """Unix ms, of the newest event in the batch that was written last. None where there is no batch."""
+    first, end = seeker.bounds(partition)
+    step = _LAST_STEP
+    while first < end:
+        for batch in reversed([one for some in seeker.between(partition, max(first, end - step), end) for one in some]):
+            for read in _batches([batch]):
+                return int(as_numpy(read.rows.column("event_time").cast(pa.int64())).max())
+        end, step = end - step, 2 * step  # only markers of transactions: further back
+    return None
 
 
 def predicted_with(settings: Settings, topic: str, partition: int, offset: int) -> list[Any]:
@@ -126,6 +153,12 @@ def _batches(messages: Sequence[Any]) -> Iterator[Batch]:
             continue
         place = f"{message.topic()}/{message.partition()}/{message.offset()}"
         yield Batch(place=place, written_ms=message.timestamp()[1], rows=rows)
+
+
+def _is_oldest(seeker: Seeker, message: Any) -> bool:
+    """Of those that are left, where some were deleted."""
+    first, _ = seeker.bounds(message.partition())
+    return bool(0 < first == message.offset())
 
 
 def _served_span(message: Any) -> Span | None:

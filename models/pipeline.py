@@ -117,6 +117,13 @@ class Pipeline:
         """headrace's own topics of this pipeline: predictions, served, dead-letters, history (without the prefix)."""
         return f"{self.name}.{kind}"
 
+    @property
+    def metric(self) -> str:
+        """What versions are judged by: the gate's, where it says so, else the first one of the task."""
+        of_task = OF_TASK[self.label.task]
+        given = getattr(self.gate, "metric", None)
+        return given if given in of_task else of_task[0]
+
     def _check_inputs(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise DeclarationError("Pipeline.name", "lower-case letters, digits, - and _", self.name, "Rename it.")

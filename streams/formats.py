@@ -71,11 +71,11 @@ def _decode_one(decode: Callable[[bytes], Any], value: bytes | None, time_field:
             _expect_msgpack(value)
         of_time = f"`$.{time_field}`" in str(error) or f"required field `{time_field}`" in str(error)
         raise EventRejected("no_time" if of_time else "wrong_shape", str(error)) from error
-    except UnicodeDecodeError as error:
-        raise EventRejected("not_utf8", str(error)) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        if written == "msgpack":
+        if written == "msgpack" and not _of_text(error):
             raise _not_msgpack(value, error) from error
+        if written == "msgpack":
+            raise EventRejected("not_utf8", str(error)) from error
         raise EventRejected("not_json" if _is_utf8(value) else "not_utf8", str(error)) from error
 
 
@@ -90,6 +90,11 @@ def _expect_msgpack(value: bytes) -> None:
 def _not_msgpack(value: bytes, error: Exception) -> EventRejected:
     like_json = " It begins as JSON does: see Topic(format=…)." if value.lstrip()[:1] in (b"{", b"[") else ""
     return EventRejected("not_msgpack", f"{error}.{like_json}")
+
+
+def _of_text(error: Exception) -> bool:
+    """msgspec before 0.23 raised what Python raises for it, since then an error of its own."""
+    return isinstance(error, UnicodeDecodeError) or "UTF-8" in str(error)
 
 
 def _is_utf8(value: bytes) -> bool:

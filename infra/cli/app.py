@@ -24,6 +24,7 @@ from headrace.infra.cli import (
     schedule,
     serve,
     servers,
+    status,
     topics,
     train,
 )
@@ -52,6 +53,7 @@ for group in (
     plan,
     predict,
     model,
+    status,
     metrics,
     runs,
     schedule,

@@ -96,11 +96,20 @@ def _naming(model: typer.Typer) -> None:
 
 def _looking(model: typer.Typer) -> None:
     @model.command(epilog="Example: headrace model history flights.py --output json | jq .version")
-    def history(file: PipelineArgument, output: OutputOption = Output.text) -> None:
+    def history(
+        file: PipelineArgument,
+        event_times: Annotated[bool, typer.Option("--event-times", help="look up when by event time, too")] = False,
+        output: OutputOption = Output.text,
+    ) -> None:
         """Which version served which events, from which offset to which, on which worker."""
-        from headrace.infra.services.timeline import served  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.event_times import timed  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.timeline import served  # noqa: PLC0415
 
-        found = served(*named(file))
+        settings, names = named(file)
+        found = served(settings, names)
+        if event_times:
+            with err.status("looking up event times"):
+                found = timed(settings, names, found)
         print_json_lines(found) if output is Output.json else _print_served(found)
 
     @model.command("at", epilog="Example: headrace model at flights.py 2026-11-01T12:00Z")
@@ -129,12 +138,13 @@ def _looking(model: typer.Typer) -> None:
 
 def _print_served(found: Any) -> None:
     print_table(
-        ["partition", "events", "version", "since", "until", "workers", "late"],
+        ["partition", "events", "version", "event time", "since", "until", "workers", "late"],
         [
             (
                 f"{one.topic}/{one.partition}",
                 f"{one.first:,} to {one.end:,}" if one.end is not None else f"{one.first:,} on",
                 one.version,
+                one.event_time,
                 one.since,
                 one.until or "still serves",
                 ", ".join(one.workers),

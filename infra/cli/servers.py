@@ -82,7 +82,7 @@ def _run(settings: "Settings", files: "list[PipelineFile]", workers: int, output
             print_json(_addresses(settings) | more)
         say(f"Kafka {settings.bootstrap_servers}, Redis {settings.redis_shown}, logs in {settings.home / 'logs'}")
         if serve:
-            say(f"predictions on demand: {url}/docs")
+            say(f"console: {url}/console, predictions on demand: {url}/docs")
         say("running until Ctrl-C; the servers until `headrace down`")
         while not stopping.wait(_LOOK_SECONDS):
             children.check()

@@ -4,13 +4,22 @@ import logging
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from headrace.infra.console.pages import overview, run, runs, signing_in
+from headrace.infra.console.pages import compare, moves, overview, run, runs, signing_in, version, versions
 from headrace.infra.console.site import HTML, SAFE, Route, Site, redirect
 from headrace.infra.serve.http import Request, Response, Send, respond
 from headrace.infra.serve.refusals import NotAllowed, NotFound, RequestRefused, Unauthenticated
 from headrace.models.errors import HeadraceError
 
-_ROUTES: Sequence[Route] = (*signing_in.ROUTES, *overview.ROUTES, *runs.ROUTES, *run.ROUTES)
+_ROUTES: Sequence[Route] = (
+    *signing_in.ROUTES,
+    *overview.ROUTES,
+    *versions.ROUTES,
+    *version.ROUTES,
+    *moves.ROUTES,
+    *compare.ROUTES,
+    *runs.ROUTES,
+    *run.ROUTES,
+)
 _YEAR = b"public, max-age=31536000, immutable"  # of a static file: its path has its hash
 _WATCHED = 20  # kinds of changes of one page
 _log = logging.getLogger("headrace.console")

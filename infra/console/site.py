@@ -6,7 +6,10 @@ from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+from headrace.infra.console.board import Board
+from headrace.infra.console.comparisons import Comparisons
 from headrace.infra.console.hub import Hub
+from headrace.infra.console.once import Once
 from headrace.infra.console.sessions import Sessions
 from headrace.infra.console.view import View
 from headrace.infra.names import Names
@@ -14,7 +17,9 @@ from headrace.infra.serve.access import Access
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.in_threads import InThreads
 from headrace.infra.serve.refusals import NotFound, RequestRefused
+from headrace.infra.services.event_times import EventTimes
 from headrace.infra.services.live_catalog import LiveCatalog
+from headrace.infra.services.live_lines import LiveLines
 from headrace.infra.settings import Settings
 from headrace.infra.training import Origin
 from headrace.models.pipeline import Pipeline
@@ -54,15 +59,25 @@ class Site:
         origins: Mapping[str, Origin],
         access: Access,
         catalog: LiveCatalog,
+        board: Board,
         hub: Hub,
         view: View,
     ) -> None:
         """`origins` where the pipelines' files are known: then whoever asks for a move may lead for it."""
         self.settings, self.access, self.catalog, self.hub, self.view = settings, access, catalog, hub, view
+        self.board = board
+        self.lines: dict[str, tuple[float, LiveLines]] = {}  # when they were read, by pipeline
         self.names = {name: Names(settings.prefix, pipeline) for name, pipeline in pipelines.items()}
         self.origins, self.sessions = origins, Sessions()
         self.ask = InThreads(8)
         self._notices: dict[str, str] = {}
+        self.once = Once()
+        self.comparisons = Comparisons(settings)
+        self.event_times = {name: EventTimes(settings, names) for name, names in self.names.items()}
+
+    def close(self) -> None:
+        for times in self.event_times.values():
+            times.close()
 
     def place(self, pipeline: str) -> Names:
         """Raises NotFound."""
@@ -144,8 +159,14 @@ class Route:
 
 
 def here(request: Request, **changed: str) -> str:
-    """The path and query of the request, with some of its parameters changed; "" takes one away."""
-    query = parse_qs(request.scope["query_string"].decode("latin-1"), max_num_fields=_FIELDS)
+    """The path and query of the request, with some of its parameters changed; "" takes one away.
+
+    Raises RequestRefused.
+    """
+    try:
+        query = parse_qs(request.scope["query_string"].decode("latin-1"), max_num_fields=_FIELDS)
+    except ValueError as error:
+        raise RequestRefused(f"query: expected up to {_FIELDS} parameters; {error}") from error
     pairs = {name: values[-1] for name, values in query.items() if name != "notice"} | changed
     text = "&".join(f"{quote(name)}={quote(value)}" for name, value in pairs.items() if value)
     return quote(request.scope["path"]) + (f"?{text}" if text else "")

@@ -22,8 +22,10 @@ from headrace.infra.pipeline_file import one_of, read_pipelines
 from headrace.infra.processes.supervisor import Supervisor
 from headrace.infra.processes.together import running, serve_beside
 from headrace.infra.replay import Replay, Rows, Slice, feature_store
+from headrace.infra.services.moves import ask
 from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
+from headrace.infra.training import Origin
 from headrace.models import registry
 from headrace.models.durations import iso, milliseconds, to_ms
 from headrace.models.errors import BadInput
@@ -81,10 +83,11 @@ def run_demo(settings: Settings, options: Options, console: Console) -> Summary:
         with console.status("reading the flights"):
             streams = load_flights(options.days)
         settings = stack.enter_context(_servers(settings, console))
-        names = Names(settings.prefix, pipeline)
+        names, origin = Names(settings.prefix, pipeline), Origin(file=file, pipeline=pipeline)
         apply(settings, pipeline, options.partitions)
         processes = running(settings, [file], workers=options.workers, clock=False, started=to_ms(START))
         children = stack.enter_context(processes)
+        console.print(f"Watch it: {serve_beside(children, [file])}/console", soft_wrap=True)
         store = feature_store(settings, names)
         replay = Replay(settings, names, store, children.check)
         stack.callback(replay.close)
@@ -102,6 +105,8 @@ def run_demo(settings: Settings, options: Options, console: Console) -> Summary:
                 board.poll()
                 if done.end <= _FREEZE_AT < done.end + longest and (frozen := versions.champion()):
                     board.freeze(frozen)  # no swap falls between here and February: a tick would end a slice
+                    why = "what a model that is never retrained would be worth"
+                    ask(settings, origin, "alias", alias="frozen", version=frozen.version, why=why)
                 note = _note(board, tally)
                 bar.update(task, completed=(done.end - to_ms(START)) // _DAY_MS, note=note)
                 if not console.is_terminal and done.finished is not None:  # a bar is nothing to a log file
@@ -112,7 +117,7 @@ def run_demo(settings: Settings, options: Options, console: Console) -> Summary:
         if options.keep_past is not None:
             DatasetFiles(settings, names, options.keep_past).fetch()
         if options.keep:
-            _keep_running(console, settings, children, serve_beside(children, [file]))
+            _keep_running(console, settings, children)
     return summary
 
 
@@ -246,10 +251,9 @@ def _show(console: Console, board: Scoreboard, summary: Summary) -> None:
     console.print(facts)
 
 
-def _keep_running(console: Console, settings: Settings, children: Supervisor, url: str) -> None:
+def _keep_running(console: Console, settings: Settings, children: Supervisor) -> None:
     console.print(
-        f"Everything keeps running. Predictions on demand {url}/docs, "
-        f"Kafka {settings.bootstrap_servers}, Redis {settings.redis_shown}, "
+        f"Everything keeps running. Kafka {settings.bootstrap_servers}, Redis {settings.redis_shown}, "
         f"prefix {settings.prefix!r}, logs in {settings.home / 'logs'}. Ctrl-C ends it."
     )
     try:

@@ -19,6 +19,7 @@ import uvloop
 
 from headrace.infra.api_keys import ApiKeys
 from headrace.infra.artifacts import Artifacts
+from headrace.infra.console.board import Board
 from headrace.infra.console.console import Console
 from headrace.infra.console.hub import Hub
 from headrace.infra.console.site import Site
@@ -216,8 +217,13 @@ class Server:
         catalog = LiveCatalog(self._settings, names, lambda name, what: hub.changed(f"{what}:{name}", what))
         catalog.start()
         stack.callback(catalog.stop)
+        board = Board(self._settings, names, catalog, hub.changed)
+        board.start()
+        stack.callback(board.stop)
         pipelines = {pipeline.name: pipeline for pipeline in self._pipelines}
-        return Site(self._settings, pipelines, self._origins, access, catalog, hub, View(_VERSION))
+        site = Site(self._settings, pipelines, self._origins, access, catalog, board, hub, View(_VERSION))
+        stack.callback(site.close)
+        return site
 
     def _rest(self, service: Service, access: Access, console: Console) -> Rest:
         names = {pipeline.name: Names(self._settings.prefix, pipeline) for pipeline in self._pipelines}

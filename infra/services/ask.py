@@ -34,6 +34,14 @@ class LedHere:
     pipeline: str
 
 
+class MoveRefused(BadInput):
+    """`reason` is the leader's, and begins with a short fixed word: pinned, archived, moved_on, …"""
+
+    def __init__(self, asked: Asked, reason: str) -> None:
+        super().__init__(f"{asked.move} of {asked.pipeline} was refused: {reason}")
+        self.reason = reason
+
+
 Heard = Requested | LedHere | Started | Progressed | Finished
 
 
@@ -79,23 +87,33 @@ def trained(
                 return
 
 
-def moved(settings: Settings, origin: Origin, asked: Asked, observer: Observer = ignore) -> Replied:
-    """Asks the leader for a move in the registry and waits for its reply; where nobody leads, this process does.
+def moved(settings: Settings, asker: Origin | Names, asked: Asked, observer: Observer = ignore) -> Replied:
+    """Asks the leader for a move in the registry and waits for its reply; where nobody leads, this process does, unless
+    the asker has no pipeline file.
 
-    Raises BadInput with the leader's reason where it refused, BrokerUnavailable where nobody replied in time.
+    Raises MoveRefused with the leader's reason, BrokerUnavailable where nobody leads or nobody replied in time.
     """
-    names = Names(settings.prefix, origin.pipeline)
+    names = asker if isinstance(asker, Names) else Names(settings.prefix, asker.pipeline)
+    if isinstance(asker, Names) and not leads_anyone(settings, names):
+        raise _nobody(names)  # before it is asked: it must not be done later, by whoever leads then
     with ExitStack() as stack:
         reader = _listening(stack, settings, names)
         _put(settings, names, asked)
-        for heard in _heard(stack, settings, origin, reader, asked.run, observer, until=asked.until):
+        for heard in _heard(stack, settings, asker, reader, asked.run, observer, until=asked.until):
             if isinstance(heard, Replied):
                 if not heard.done:
-                    raise BadInput(f"{asked.move} of {names.pipeline.name} was refused: {heard.reason}")
+                    raise MoveRefused(asked, heard.reason)
                 return heard
     raise BrokerUnavailable(
         f"nobody replied to {asked.move} until {iso(asked.until)}. It is not done later: ask again. "
         "See: headrace runs list, and the scheduler's log."
+    )
+
+
+def _nobody(names: Names) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"{names.pipeline.name}: no scheduler runs, and nobody else may write its versions."
+        " Start one: headrace scheduler FILE"
     )
 
 
@@ -118,7 +136,7 @@ def _put(settings: Settings, names: Names, record: Requested | Asked) -> None:
 def _heard(
     stack: ExitStack,
     settings: Settings,
-    origin: Origin,
+    asker: Origin | Names,
     reader: TopicReader,
     run: str,
     observer: Observer,
@@ -126,7 +144,8 @@ def _heard(
 ) -> Iterator[RunRecord | LedHere]:
     """What is said about the run, up to `until` (Unix ms) for a move, which needs no trainer. Leads where nobody does;
     looks again and again whether somebody still leads."""
-    names, leader, look_at = Names(settings.prefix, origin.pipeline), None, monotonic()
+    names = asker if isinstance(asker, Names) else Names(settings.prefix, asker.pipeline)
+    leader, look_at = None, monotonic()
     while until is None or time_ns() // 1_000_000 <= until + _GRACE_MS:
         yield from _of(reader, run)
         if leader is not None:
@@ -134,8 +153,10 @@ def _heard(
                 raise leader.failure
         elif monotonic() >= look_at:
             if not leads_anyone(settings, names):
+                if isinstance(asker, Names):
+                    raise _nobody(names)
                 yield LedHere(pipeline=names.pipeline.name)
-                leader = _leader(stack, settings, origin, observer, trains=until is None)
+                leader = _leader(stack, settings, asker, observer, trains=until is None)
             look_at = monotonic() + _LOOK_SECONDS
 
 

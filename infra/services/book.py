@@ -8,6 +8,7 @@ from headrace.infra.keys import verifier
 from headrace.infra.names import REGISTRY, RUNS, Names
 from headrace.infra.settings import Settings
 from headrace.models import registry
+from headrace.models.aliases import CHAMPION
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, RegistryRefused
 from headrace.models.findings import Finding
@@ -17,6 +18,7 @@ from headrace.models.records import (
     Finished,
     Paused,
     Progressed,
+    Promoted,
     Replied,
     Requested,
     RunRecord,
@@ -93,6 +95,16 @@ class VersionFacts(msgspec.Struct, kw_only=True):
     champion_metrics: dict[str, float] = {}
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Which version is what now."""
+
+    champion: int
+    previous: int | None  # what a rollback brings back
+    pinned: bool
+    aliases: dict[str, int]  # the champion first
+    promotions: list[Promoted]  # oldest first
+
+
 class Book:
     """What registry and runs say of one pipeline, folded record by record: the same for whoever reads them once and for
     whoever follows them. For one thread at a time; what it gives out is not changed later, but for a run's facts."""
@@ -136,6 +148,16 @@ class Book:
         if self._versions is None:
             self._versions = self._listed()
         return self._versions
+
+    def standing(self) -> Standing:
+        known = self.known
+        return Standing(
+            champion=known.aliases[CHAMPION],
+            previous=known.previous,
+            pinned=known.pinned,
+            aliases=known.aliases,
+            promotions=list(known.promotions),
+        )
 
     def _listed(self) -> list[VersionFacts]:
         known, by_version = self.known, {one.version: one for one in self.runs() if one.version and not one.source}

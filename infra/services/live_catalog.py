@@ -44,6 +44,7 @@ class Followed:
         self._names, self._lock, self._reading = names, threading.Lock(), reading
         self._book = Book(settings, names)
         self._switches: list[Switched] = []
+        self._served: tuple[int, list[Served]] = (0, [])  # of so many switches
         self._kept = Manifests(self._book.known, artifacts)
 
     @property
@@ -63,10 +64,13 @@ class Followed:
             yield self._kept
 
     def served(self) -> list[Served]:
-        """Who served which offsets, by partition and offset."""
+        """Who served which offsets, by partition and offset. Not to be changed."""
         with self._lock:
+            if self._served[0] == len(self._switches):
+                return self._served[1]
             switches = list(self._switches)
-        return folded(switches)
+        self._served = len(switches), folded(switches)
+        return self._served[1]
 
     def take(self, message: Any) -> str:
         """What changed by it, or ""."""

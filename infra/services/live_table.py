@@ -43,6 +43,7 @@ def live_table(
     until: int | None = None,
     every_ms: int | None = None,
     segments: Sequence[str] = (),
+    rounds: int = _ROUNDS,
 ) -> list[LiveRow]:
     """Rows with since ≤ event time < until, Unix ms; spans of `every_ms` are multiples of it since 1970 in UTC.
 
@@ -63,7 +64,7 @@ def live_table(
         of = (spans == begin) & (versions == version)
         for segment, part in _parts(rows, of, segments):
             known_labels = part & np.isfinite(labels)
-            metrics = _metrics(pipeline.label.task, labels[known_labels], scores[known_labels])
+            metrics = _metrics(pipeline.label.task, labels[known_labels], scores[known_labels], rounds)
             found.append(
                 LiveRow(
                     begin="" if every_ms is None else iso(begin),
@@ -77,8 +78,8 @@ def live_table(
     return found
 
 
-def _metrics(task: Task, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, Estimate]:
-    found = {one.metric: one.first for one in measured(task, labels, scores, scores, rounds=_ROUNDS)}
+def _metrics(task: Task, labels: NDArray[np.float64], scores: NDArray[np.float64], rounds: int) -> dict[str, Estimate]:
+    found = {one.metric: one.first for one in measured(task, labels, scores, scores, rounds=rounds)}
     if task != "regression" and len(labels):
         found["calibration_error"] = Estimate(value=calibration_error(labels, scores), low=None, high=None)
     return found

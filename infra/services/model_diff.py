@@ -18,8 +18,7 @@ from headrace.models.difference import Difference, Scored, difference
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput
 from headrace.models.labels import Binary
-from headrace.models.metrics import OF_TASK
-from headrace.models.pipeline import SERVED_FIELDS, Pipeline
+from headrace.models.pipeline import SERVED_FIELDS
 from headrace.models.protocols import Task
 from headrace.models.registry import Versions
 from headrace.trainer.columns import as_numpy
@@ -91,7 +90,7 @@ def compare(
     if not len(table):
         raise BadInput(_nothing(names, both))
     pipeline, labels = names.pipeline, labels_of(settings, names, table)
-    metric, decide_at = _metric(pipeline), pipeline.label.decide_at if isinstance(pipeline.label, Binary) else None
+    metric, decide_at = pipeline.metric, pipeline.label.decide_at if isinstance(pipeline.label, Binary) else None
     scored = Scored(
         task=pipeline.label.task,
         first=scores_in(table, FIRST),
@@ -141,13 +140,6 @@ def _side(version: Version, known: Versions) -> Side:
         verdict=manifest.verdict,
         numbers=manifest.numbers,
     )
-
-
-def _metric(pipeline: Pipeline) -> str:
-    """What the gate judges by, where it says so."""
-    of_task = OF_TASK[pipeline.label.task]
-    given = getattr(pipeline.gate, "metric", None)
-    return given if given in of_task else of_task[0]
 
 
 def _categories(schema: pa.Schema) -> list[str]:

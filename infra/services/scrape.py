@@ -1,10 +1,11 @@
-"""/metrics of a process of ours → what `headrace dev profile` reads of them: events, side rows, stage histograms."""
+"""/metrics of a process of ours → what `headrace dev profile` and the console read of them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from time import monotonic
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -12,7 +13,15 @@ from headrace.models.errors import HeadraceError
 
 _SECONDS = 5.0  # a process that computes answers in milliseconds; one that swaps memory may take longer
 _STAGES = "headrace_stage_seconds"
+_LATENCY = "headrace_latency_seconds"
 _ROWS = {"headrace_predictions_total": "infer", "headrace_side_rows_total": "features"}
+_COUNTS = {  # what `Scrape.counts` has of a pipeline
+    "headrace_predictions_total": "predictions",
+    "headrace_dead_letters_total": "dead letters",
+    "headrace_registry_refused_total": "refused",
+    "headrace_guard_actions_total": "guarded",
+    "headrace_serve_rows_total": "on demand",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +49,23 @@ class Times:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LiveValue:
+    """One of `headrace_live_metric`, of all rows of a version."""
+
+    pipeline: str
+    version: int
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scrape:
     at: float  # monotonic seconds
     rows: Mapping[str, float]  # by agent: events predicted, side rows applied
     stages: Mapping[tuple[str, str], Times]  # by agent and stage
+    latency: Mapping[str, Times]  # by events topic: append of an event to commit of its prediction
+    counts: Mapping[tuple[str, str], float]  # by pipeline and what is counted: see _COUNTS
+    live: Sequence[LiveValue]
 
 
 def scraped(port: int) -> Scrape:
@@ -61,26 +83,44 @@ def scraped(port: int) -> Scrape:
 
 def read(text: str, at: float) -> Scrape:
     """Prometheus' text format, taken `at` a monotonic time. Raises HeadraceError where it is nobody's of ours."""
-    rows = dict.fromkeys(_ROWS.values(), 0.0)
-    seconds: dict[tuple[str, str], float] = {}
-    buckets: dict[tuple[str, str], dict[float, float]] = {}
     try:
         families = list(text_string_to_metric_families(text))
     except ValueError as error:
         raise HeadraceError(f"expected a worker's metrics, got no Prometheus text: {error}") from error
     if not any(family.name == _STAGES for family in families):
         raise HeadraceError(f"expected a worker's metrics, got some without {_STAGES}: this is no process of headrace.")
-    for family in families:
-        for sample in family.samples:
-            if sample.name in _ROWS:
-                rows[_ROWS[sample.name]] += sample.value
-            elif sample.name == f"{_STAGES}_sum":
-                seconds[sample.labels["agent"], sample.labels["stage"]] = sample.value
-            elif sample.name == f"{_STAGES}_bucket":
-                of_stage = buckets.setdefault((sample.labels["agent"], sample.labels["stage"]), {})
-                of_stage[float(sample.labels["le"])] = sample.value
-    stages = {
+    samples = [sample for family in families for sample in family.samples]
+    rows = dict.fromkeys(_ROWS.values(), 0.0)
+    counts: dict[tuple[str, str], float] = {}
+    live: list[LiveValue] = []
+    for sample in samples:
+        if sample.name in _ROWS:
+            rows[_ROWS[sample.name]] += sample.value
+        if sample.name in _COUNTS:
+            key = sample.labels["pipeline"], _COUNTS[sample.name]
+            counts[key] = counts.get(key, 0.0) + sample.value
+        if sample.name == "headrace_live_metric" and not sample.labels["segment"]:
+            of = sample.labels
+            value = LiveValue(
+                pipeline=of["pipeline"], version=int(of["version"]), metric=of["metric"], value=sample.value
+            )
+            live.append(value)
+    stages = {(agent, stage): times for (agent, stage), times in _times(samples, _STAGES, "agent", "stage").items()}
+    latency = {topic: times for (topic,), times in _times(samples, _LATENCY, "topic").items()}
+    return Scrape(at=at, rows=rows, stages=stages, latency=latency, counts=counts, live=live)
+
+
+def _times(samples: Sequence[Any], name: str, *labels: str) -> dict[tuple[str, ...], Times]:
+    """A histogram's children, by these labels of theirs."""
+    seconds: dict[tuple[str, ...], float] = {}
+    buckets: dict[tuple[str, ...], dict[float, float]] = {}
+    for sample in samples:
+        if sample.name == f"{name}_sum":
+            seconds[tuple(sample.labels[label] for label in labels)] = sample.value
+        elif sample.name == f"{name}_bucket":
+            of = buckets.setdefault(tuple(sample.labels[label] for label in labels), {})
+            of[float(sample.labels["le"])] = sample.value
+    return {
         key: Times(seconds=spent, calls=int(buckets[key][math.inf]), cumulative=dict(sorted(buckets[key].items())))
         for key, spent in seconds.items()
     }
-    return Scrape(at=at, rows=rows, stages=stages)

@@ -27,6 +27,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     until: str  # "" while it still serves
     workers: tuple[str, ...]  # who served it, in turn
     late: int  # events past the promotion's activation that were served by the version before
+    event_time: str = ""  # of its first event; "" where that was not looked up, or its row is gone
 
 
 class AtMoment(msgspec.Struct, frozen=True, kw_only=True):

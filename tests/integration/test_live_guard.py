@@ -262,7 +262,7 @@ def test_a_version_that_cannot_be_had_is_left_out_and_is_a_fact(settings, made):
     upstream.serve(1_500, by=1, weights=RIGHT)
     scheduler.until("live metrics", lambda: facts.of(LiveMetric))
     assert [fact.version for fact in facts.of(Refused)] == [2]
-    assert facts.of(Watched)[-1].versions == (1, 2)
+    assert facts.of(Watched)[-1].versions == (0, 1, 2)
 
 
 def test_metrics_of_versions_that_are_gone_are_gone():

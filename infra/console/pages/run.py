@@ -13,7 +13,7 @@ from markupsafe import Markup
 from headrace.infra.console.charts import SERIES, At, Axes, Line, bars, by_epoch
 from headrace.infra.console.moves import in_whose_name, is_led, moved, reason_of
 from headrace.infra.console.site import HTML, SAFE, Route, Site, form
-from headrace.infra.console.view import seconds, short
+from headrace.infra.console.view import short
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound
 from headrace.infra.services.ask import requested
@@ -21,6 +21,7 @@ from headrace.infra.services.book import RunFacts
 from headrace.infra.services.run_list import one_of
 from headrace.infra.services.run_logs import newest_lines
 from headrace.infra.services.run_words import compared, curves_together, progress_of, rows_of, thinned, took
+from headrace.infra.services.written import seconds
 from headrace.infra.training import plain
 from headrace.models.errors import BadInput
 from headrace.streams.codec import clock_ms

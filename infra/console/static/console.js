@@ -41,9 +41,20 @@
     }
   });
 
-  // ── a page that is replaced keeps what its reader did: opened details, what is being typed ──
+  // ── a page that is replaced keeps what its reader did: opened details, what was typed or chosen ──
+  function touched(node) {
+    if (node.tagName === "SELECT") {
+      const given = [...node.options].findIndex((option) => option.defaultSelected);
+      return node.selectedIndex !== Math.max(0, given);
+    }
+    if (node.tagName === "TEXTAREA") return node.value !== node.defaultValue;
+    if (node.tagName !== "INPUT") return false;
+    return node.checked !== node.defaultChecked || (node.type !== "hidden" && node.value !== node.defaultValue);
+  }
+
   Idiomorph.defaults.ignoreActiveValue = true;
   Idiomorph.defaults.callbacks = Object.assign({}, Idiomorph.defaults.callbacks, {
+    beforeNodeMorphed: (node) => !touched(node),
     beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
   });
 
