@@ -236,21 +236,21 @@ def test_a_run_that_fails_shows_its_reason_and_what_it_printed_whatever_that_is(
 # ── who may, and who cannot ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_moves_are_in_the_name_of_the_key_and_for_operators_alone(settings, fresh):
+def test_moves_are_in_the_name_of_the_key_for_operators_alone_and_done_once_per_form(settings, fresh):
     keys = ApiKeys(settings.api_keys)
     tokens = {role: {"authorization": f"Bearer {keys.add(f'ada-{role}', role)[1]}"} for role in ("read", "operate")}
     with server_of(settings, fresh.pipeline, origins={"delay": fresh}) as (_, client):
         for role, token in tokens.items():
             _, page, _ = client("GET", RUNS_PAGE, headers=token)
             assert (b"/delay/retrain" in page) == (b"/schedule/pause" in page) == (role == "operate")
-            said = {place: client("POST", place, b"why=because", FORM | token)[0] for place in MOVES}
+            said = {place: client("POST", place, b"why=because&once=a", FORM | token)[0] for place in MOVES * 2}
             assert set(said.values()) == ({303} if role == "operate" else {403}), said
     records = run_records(settings)
     assert {one.by for one in records if isinstance(one, Requested | Asked)} == {"console: ada-operate"}
     assert [type(one) for one in records if isinstance(one, Requested | Paused)] == [Requested, Paused]
 
 
-def test_a_move_without_a_reason_or_of_a_pipeline_whose_file_is_not_known_is_refused_in_words(settings):
+def test_a_move_without_a_reason_or_without_anybody_who_may_lead_is_refused_in_words(settings):
     apply(settings, PIPELINE)
     put(settings, requested("a"))
     with server_of(settings, PIPELINE) as (_, client):
@@ -259,7 +259,7 @@ def test_a_move_without_a_reason_or_of_a_pipeline_whose_file_is_not_known_is_ref
             status, page, _ = client("POST", place, b"why=+", FORM)
             assert (status, b"reason: expected 1 to 1,000 characters, got 0" in page) == (400, True)
             status, page, _ = client("POST", place, b"why=because", FORM)
-            assert (status, b"does not know the file of delay" in page) == (400, True)
+            assert (status, b"no scheduler runs" in page) == (503, True)
         assert client("POST", "/console/p/delay/retrain", b"why=" + b"a" * 1_001, FORM)[0] == 400
         for place in (f"{RUNS_PAGE}/b", f"{RUNS_PAGE}/b/log", "/console/p/delay/schedule/stop", "/console/p/x/runs"):
             assert client("GET", place)[0] == 404

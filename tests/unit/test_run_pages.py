@@ -55,12 +55,17 @@ def run(number=0, state="promoted", **said):
 def test_progress_is_what_the_training_counts_else_the_time_it_took_of_what_it_takes(facts, share, counted, left):
     found = progress_of(run(state="started", started_at=BEGAN, facts=facts), LATER)
     assert (found.share, found.counted, found.facts) == (share, counted, left)
-    assert found.eta_seconds == facts.get("eta_seconds")
+    assert (found.eta_seconds, found.late) == (facts.get("eta_seconds"), False)
+
+
+def test_a_run_that_takes_longer_than_those_before_it_says_so_and_no_share():
+    found = progress_of(run(state="started", started_at=BEGAN, facts={"eta_seconds": 0.0}), LATER)
+    assert (found.share, found.eta_seconds, found.late) == (None, None, True)
 
 
 def test_progress_is_between_nothing_and_all_whatever_the_clocks_say():
     for began in ("2030-01-01T00:00:00Z", BEGAN, "no time", ""):
-        share = progress_of(run(state="started", started_at=began, facts={"eta_seconds": 0.0}), LATER).share
+        share = progress_of(run(state="started", started_at=began, facts={"eta_seconds": 1e-9}), LATER).share
         assert share is None or 0 <= share <= 1
 
 
