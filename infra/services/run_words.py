@@ -19,6 +19,7 @@ class Progress:
 
     share: float | None  # 0 to 1; None where nobody knows how much there is
     eta_seconds: float | None
+    late: bool  # it takes longer than the runs before it, and nobody knows how much
     counted: str  # "epoch 3 of 10", or ""
     facts: Mapping[str, float]  # the others: loss, rows, …
 
@@ -73,10 +74,13 @@ def progress_of(run: RunFacts, now: datetime) -> Progress:
             counted, share = f"{name} {done:g} of {all_:g}", done / all_
             del facts[name], facts[names]
             break
+    late = not counted and eta is not None and eta <= 0
+    if late:
+        eta = None
     taken = seconds_between(run.started_at, now.isoformat())
     if share is None and eta is not None and taken is not None:
         share = min(1.0, max(0.0, taken) / max(_INSTANT, taken + eta))
-    return Progress(share=share, eta_seconds=eta, counted=counted, facts=facts)
+    return Progress(share=share, eta_seconds=eta, late=late, counted=counted, facts=facts)
 
 
 def took(run: RunFacts) -> float | None:

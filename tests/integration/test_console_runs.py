@@ -24,6 +24,7 @@ from headrace.trainer.run_folder import is_worked_on
 
 assert place  # the fixture
 NOW = time_ns() // 1_000_000
+MOVES = ["/console/p/delay/retrain", "/console/p/delay/schedule/pause"]
 HOSTILE = "<script>document.title = 'taken'</script>" + "x" * 900
 EVIL_RUN = "../../<b>evil</b>?a=1#b" + "y" * 200
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -38,10 +39,12 @@ def fresh(place):
 
 @contextmanager
 def console(browser, settings, *pipelines, origins=None):
-    with server_of(settings, *pipelines, origins=origins) as (server, client):
-        with page_of(browser, f"http://127.0.0.1:{server.port}") as page:
-            page.set_default_timeout(1000 * DEADLINE)
-            yield page, client
+    with (
+        server_of(settings, *pipelines, origins=origins) as (server, client),
+        page_of(browser, f"http://127.0.0.1:{server.port}") as page,
+    ):
+        page.set_default_timeout(1000 * DEADLINE)
+        yield page, client
 
 
 @contextmanager
@@ -106,7 +109,8 @@ def test_retrain_by_a_click_and_its_page_follows_it_without_a_reload_to_its_vers
         (other := page.context.new_page()).goto(RUNS_PAGE)
         other.get_by_text("epoch 1 of 3").wait_for()
         looks_well(other, "runs")
-        hold(fresh).unlink()
+        with page.expect_response(lambda answer: answer.status == 286):  # its log is asked for no more
+            hold(fresh).unlink()
         page.get_by_role("link", name="version 1").wait_for()
         other.get_by_text("Nothing trains").wait_for()
         assert rows(other).count() == 1
@@ -114,12 +118,38 @@ def test_retrain_by_a_click_and_its_page_follows_it_without_a_reload_to_its_vers
         assert page.locator("main .badge").first.inner_text() == "promoted"
         assert page.locator("figure svg[aria-label='loss by epoch']").count() == 1
         assert page.locator("#log pre").inner_text().startswith("it trains in")
-        assert page.locator("#log").get_attribute("hx-get") is None  # nothing more comes
+        assert page.locator("#log").get_attribute("hx-trigger") == "never"
         looks_well(page, "run")
     (asked,) = [one for one in run_records(settings) if isinstance(one, Requested)]
     assert (asked.on_demand, asked.by, asked.why) == (True, "console: anybody on this machine", "the carriers merged")
     (outcome,) = finished(settings)
     assert (outcome.run, outcome.outcome) == (asked.run, "promoted")
+
+
+def test_the_log_of_a_training_is_followed_at_its_end_and_not_where_its_reader_scrolled_up(settings, browser, fresh):
+    hold(fresh).touch()
+    with leading(settings, fresh), console_of(browser, settings, fresh) as page:
+        retrain(page)
+        page.get_by_text("it trains in").wait_for()
+        (started,) = [one for one in run_records(settings) if isinstance(one, Started)]
+        log = run_folder(settings, Names(settings.prefix, fresh.pipeline), started.run) / "run.log"
+        at = "box => Math.round(box.scrollHeight - box.clientHeight - box.scrollTop)"
+        with log.open("a") as file:
+            file.write("".join(f"{HOSTILE[:50]} {number}\n" for number in range(3_000)))
+        page.get_by_text(" 2999").wait_for()
+        wait_for("its end to be seen", lambda: abs(page.locator("#log pre").evaluate(at)) <= 2)
+        shown = page.locator("#log pre").inner_text().splitlines()
+        assert len(shown) == 2_000
+        assert shown[0] == f"{HOSTILE[:50]} 1000"
+        assert "The newest 2,000 lines" in page.locator("#log").inner_text()
+        page.locator("#log pre").evaluate("box => { box.scrollTop = 40; }")
+        with log.open("a") as file:
+            file.write("one more line\n")
+        page.get_by_text("one more line").wait_for(state="attached")
+        assert page.locator("#log pre").evaluate("box => box.scrollTop") == 40
+        assert page.evaluate("window.kept")
+        hold(fresh).unlink()
+        page.get_by_role("link", name="version 1").wait_for()
 
 
 def test_cancel_by_a_click_ends_the_training(settings, browser, fresh):
@@ -190,7 +220,7 @@ def test_a_request_that_nobody_runs_says_so_and_waits_for_a_scheduler(settings, 
 
 def test_a_run_that_fails_shows_its_reason_and_what_it_printed_whatever_that_is(settings, browser, fresh):
     file = fresh.file.path
-    file.write_text(file.read_text().replace("return Trained(", f"raise ValueError({HOSTILE!r})\n        return ("))
+    file.write_text(file.read_text().replace("return Trained(", f"raise ValueError({HOSTILE!r})\n        Trained("))
     with leading(settings, fresh), console_of(browser, settings, fresh) as page:
         retrain(page, why=HOSTILE)
         page.locator(".problem").wait_for()
@@ -206,24 +236,21 @@ def test_a_run_that_fails_shows_its_reason_and_what_it_printed_whatever_that_is(
 # ── who may, and who cannot ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_moves_are_in_the_name_of_the_key_and_for_operators_alone(settings, fresh):
+def test_moves_are_in_the_name_of_the_key_for_operators_alone_and_done_once_per_form(settings, fresh):
     keys = ApiKeys(settings.api_keys)
     tokens = {role: {"authorization": f"Bearer {keys.add(f'ada-{role}', role)[1]}"} for role in ("read", "operate")}
     with server_of(settings, fresh.pipeline, origins={"delay": fresh}) as (_, client):
         for role, token in tokens.items():
             _, page, _ = client("GET", RUNS_PAGE, headers=token)
-            assert (b"Retrain now" in page) == (role == "operate")
-            said = {place: client("POST", place, b"why=because", FORM | token)[0] for place in _MOVES}
+            assert (b"/delay/retrain" in page) == (b"/schedule/pause" in page) == (role == "operate")
+            said = {place: client("POST", place, b"why=because&once=a", FORM | token)[0] for place in MOVES * 2}
             assert set(said.values()) == ({303} if role == "operate" else {403}), said
     records = run_records(settings)
     assert {one.by for one in records if isinstance(one, Requested | Asked)} == {"console: ada-operate"}
     assert [type(one) for one in records if isinstance(one, Requested | Paused)] == [Requested, Paused]
 
 
-_MOVES = ["/console/p/delay/retrain", "/console/p/delay/schedule/pause"]
-
-
-def test_a_move_without_a_reason_or_of_a_pipeline_whose_file_is_not_known_is_refused_in_words(settings):
+def test_a_move_without_a_reason_or_without_anybody_who_may_lead_is_refused_in_words(settings):
     apply(settings, PIPELINE)
     put(settings, requested("a"))
     with server_of(settings, PIPELINE) as (_, client):
@@ -232,7 +259,7 @@ def test_a_move_without_a_reason_or_of_a_pipeline_whose_file_is_not_known_is_ref
             status, page, _ = client("POST", place, b"why=+", FORM)
             assert (status, b"reason: expected 1 to 1,000 characters, got 0" in page) == (400, True)
             status, page, _ = client("POST", place, b"why=because", FORM)
-            assert (status, b"does not know the file of delay" in page) == (400, True)
+            assert (status, b"no scheduler runs" in page) == (503, True)
         assert client("POST", "/console/p/delay/retrain", b"why=" + b"a" * 1_001, FORM)[0] == 400
         for place in (f"{RUNS_PAGE}/b", f"{RUNS_PAGE}/b/log", "/console/p/delay/schedule/stop", "/console/p/x/runs"):
             assert client("GET", place)[0] == 404
@@ -320,24 +347,14 @@ def test_all_that_is_on_record_of_a_run_is_on_its_page(settings, browser):
     with console(browser, settings, PIPELINE) as (page, _):
         page.goto(f"{RUNS_PAGE}/a")
         text = page.locator("main").inner_text()
-        for said in (
-            "rejected",
-            "not better",
-            "because",
-            "cron 0 3",
-            "farm-2",
-            again,
-            "1,000 trained on, 100 held out",
-        ):
+        counts = "1,000 trained on, 100 held out"
+        for said in ("rejected", "not better", "because", "cron 0 3", "farm-2", again, counts):
             assert said in text
         assert page.locator("td.worse").first.inner_text() == "−0.1"  # noqa: RUF001  a minus
         assert page.locator("td.better").first.inner_text() == "−0.1"  # noqa: RUF001
         labels = page.locator("figure svg").evaluate_all("drawn => drawn.map(one => one.getAttribute('aria-label'))")
-        assert labels == [
-            "Seconds by stage: join 1.5 s, train 30 s",
-            "loss and validation_loss by epoch",
-            "auc by epoch",
-        ]
+        assert labels[0] == "Seconds by stage: join 1.5 s, train 30 s"
+        assert labels[1:] == ["loss and validation_loss by epoch", "auc by epoch"]
         assert "it trained on farm-2" in page.locator("#log").inner_text()
         looks_well(page)
 

@@ -5,17 +5,18 @@ import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
 
+from headrace.infra.console.asking import is_led, moved, training
 from headrace.infra.console.charts import SERIES, At, Axes, Line, bars, by_epoch
-from headrace.infra.console.moves import in_whose_name, is_led, moved, reason_of
 from headrace.infra.console.site import HTML, SAFE, Route, Site, form
 from headrace.infra.console.view import short
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound
-from headrace.infra.services.ask import requested
+from headrace.infra.services.ask import MoveRefused
 from headrace.infra.services.book import RunFacts
 from headrace.infra.services.run_list import one_of
 from headrace.infra.services.run_logs import newest_lines
@@ -23,13 +24,13 @@ from headrace.infra.services.run_words import compared, curves_together, progres
 from headrace.infra.services.written import seconds
 from headrace.infra.training import plain
 from headrace.models.errors import BadInput
-from headrace.streams.codec import clock_ms
 
 _LINES = 2_000  # of a log
 _POINTS = 400  # of a curve, in a drawing
 _CURVES = 12  # drawings
 _SEEN_SECONDS = 5.0  # until our own request comes back from the topic
 _LOOK_SECONDS = 0.05
+_NO_MORE = 286  # htmx's: whoever polls stops
 
 
 async def _run(site: Site, request: Request, pipeline: str, run: str) -> Response:
@@ -60,8 +61,8 @@ async def _run(site: Site, request: Request, pipeline: str, run: str) -> Respons
 async def _log(site: Site, request: Request, pipeline: str, run: str) -> Response:  # noqa: ARG001  a handler's
     """The part of the page that is asked for again while it trains."""
     found = _facts(site, pipeline, run)
-    data = {"pipeline": pipeline, "key": plain(found.run), "log": await _log_of(site, pipeline, found)}
-    return Response(200, site.view.html("run_log.html", data), [HTML, *SAFE])
+    data: dict[str, Any] = {"pipeline": pipeline, "key": plain(found.run), "log": await _log_of(site, pipeline, found)}
+    return Response(200 if data["log"]["follows"] else _NO_MORE, site.view.html("run_log.html", data), [HTML, *SAFE])
 
 
 async def _log_of(site: Site, pipeline: str, found: RunFacts) -> Mapping[str, object]:
@@ -111,9 +112,9 @@ async def _ask_cancel(site: Site, request: Request, pipeline: str, run: str) -> 
 async def _cancel(site: Site, request: Request, pipeline: str, run: str) -> Response:
     found, fields = _facts(site, pipeline, run), await form(request)
     try:
-        await moved(site, request, pipeline, "cancel", why=reason_of(fields), target=found.run)
-    except BadInput as error:
-        return _confirm_cancel(site, request, pipeline, found, problem=str(error), why=fields["why"])
+        await moved(site, request, pipeline, "cancel", fields, target=found.run)
+    except MoveRefused as error:
+        return _confirm_cancel(site, request, pipeline, found, problem=error.reason, why=fields["why"])
     return site.notice(_place(pipeline, found.run), "Cancelled.")
 
 
@@ -132,6 +133,7 @@ def _confirm_cancel(
         goes_on=not found.finished_at and not found.source,
         problem=problem,
         why=why,
+        once=site.once.key(),
     )
 
 
@@ -149,23 +151,21 @@ async def _ask_retrain(site: Site, request: Request, pipeline: str) -> Response:
         limits=place.pipeline.run,
         is_paused=paused is not None and paused.paused,
         busy=len(busy),
+        once=site.once.key(),
     )
 
 
 async def _retrain(site: Site, request: Request, pipeline: str) -> Response:
-    place, fields = site.place(pipeline), await form(request)
-    why, by = reason_of(fields, needed=False), in_whose_name(request)
-    sanity = fields.get("sanity") == "yes"
-    asked = await site.ask(lambda: requested(site.settings, place, at=clock_ms(), by=by, why=why, sanity=sanity))
+    run = await training(site, request, pipeline, await form(request))
     deadline = monotonic() + _SEEN_SECONDS
     while monotonic() < deadline:
         with site.catalog.of(pipeline).book() as book:
-            seen = any(one.run == asked.run for one in reversed(book.runs()))
+            seen = any(one.run == run for one in reversed(book.runs()))
         if seen:
-            return site.notice(_place(pipeline, asked.run), "Asked for. This page follows it.")
+            return site.notice(_place(pipeline, run), "Asked for. This page follows it.")
         await asyncio.sleep(_LOOK_SECONDS)
-    said = f"Run {asked.run} is asked for. It is shown here as soon as this server has read the topic."
-    return site.notice(f"/console/p/{pipeline}/runs", said)
+    said = f"Run {run} is asked for. It is shown here as soon as this server has read the topic."
+    return site.notice(f"/console/p/{quote(pipeline)}/runs", said)
 
 
 def _place(pipeline: str, run: str) -> str:

@@ -2,15 +2,16 @@
 
 from datetime import UTC, datetime
 from typing import Literal, get_args
+from urllib.parse import quote
 
-from headrace.infra.console.moves import is_led, moved, reason_of
+from headrace.infra.console.asking import is_led, moved
 from headrace.infra.console.site import Route, Site, form, here
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound, RequestRefused
 from headrace.infra.services import run_list
+from headrace.infra.services.ask import MoveRefused
 from headrace.infra.services.run_words import progress_of, took
 from headrace.infra.services.upcoming import upcoming
-from headrace.models.errors import BadInput
 from headrace.streams.codec import clock_ms
 
 _TIMES = 3  # of each trigger
@@ -79,11 +80,11 @@ async def _ask(site: Site, request: Request, pipeline: str, switch: str) -> Resp
 async def _do(site: Site, request: Request, pipeline: str, switch: str) -> Response:
     asking, fields = _switch(switch), await form(request)
     try:
-        await moved(site, request, pipeline, asking, why=reason_of(fields))
-    except BadInput as error:
-        return _confirm(site, request, pipeline, asking, problem=str(error), why=fields["why"])
+        await moved(site, request, pipeline, asking, fields)
+    except MoveRefused as error:
+        return _confirm(site, request, pipeline, asking, problem=error.reason, why=fields["why"])
     said = {"pause": "Paused: no trigger makes a run.", "resume": "Resumed: triggers make runs again."}
-    return site.notice(f"/console/p/{pipeline}/runs", said[asking])
+    return site.notice(f"/console/p/{quote(pipeline)}/runs", said[asking])
 
 
 def _confirm(
@@ -105,6 +106,7 @@ def _confirm(
         scores=[one.name for one in place.pipeline.score],
         problem=problem,
         why=why,
+        once=site.once.key(),
     )
 
 

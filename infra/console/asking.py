@@ -1,0 +1,57 @@
+"""a form of a page → what the leader is asked for, in the name of whoever pressed the button, once."""
+
+from typing import Any
+
+from headrace.infra.console.site import Site
+from headrace.infra.serve.http import Request
+from headrace.infra.serve.refusals import RequestRefused, Unavailable
+from headrace.infra.services import moves
+from headrace.infra.services.ask import leads_anyone, requested
+from headrace.models.records import Asking
+from headrace.streams.codec import clock_ms
+
+REASON = 1_000  # characters
+
+
+def reason_of(fields: dict[str, str], *, needed: bool = True) -> str:
+    """Raises RequestRefused."""
+    why = fields.get("why", "").strip()
+    if (needed and not why) or len(why) > REASON:
+        raise RequestRefused(f"reason: expected {1 if needed else 0} to {REASON:,} characters, got {len(why):,}.")
+    return why
+
+
+async def moved(site: Site, request: Request, pipeline: str, move: Asking, fields: dict[str, str], **said: Any) -> None:
+    """Raises MoveRefused with the leader's reason, Unavailable where nobody leads or replied, RequestRefused."""
+    asker = site.origins.get(pipeline) or site.place(pipeline)
+    why, by = reason_of(fields), _by(request)
+
+    async def do() -> str:
+        return (await site.ask(lambda: moves.ask(site.settings, asker, move, by=by, why=why, **said))).at
+
+    await site.once(f"{pipeline} {move} {said.get('target', '')} {fields.get('once', '')}", do)
+
+
+async def training(site: Site, request: Request, pipeline: str, fields: dict[str, str]) -> str:
+    """The id of the run that is asked for; acknowledged by the broker. Raises RequestRefused, Unavailable."""
+    place, why, by = site.place(pipeline), reason_of(fields, needed=False), _by(request)
+    sanity = fields.get("sanity") == "yes"
+
+    async def do() -> str:
+        at = clock_ms()
+        return (await site.ask(lambda: requested(site.settings, place, at=at, by=by, why=why, sanity=sanity))).run
+
+    return await site.once(f"{pipeline} train {fields.get('once', '')}", do)
+
+
+async def is_led(site: Site, pipeline: str) -> bool | None:
+    """Whether a scheduler leads; None where nobody can say."""
+    names = site.place(pipeline)
+    try:
+        return await site.ask(lambda: leads_anyone(site.settings, names))
+    except Unavailable:
+        return None
+
+
+def _by(request: Request) -> str:
+    return f"console: {request.who}"
