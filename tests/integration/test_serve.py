@@ -60,10 +60,10 @@ class Client:
 
 
 @contextmanager
-def server_of(settings, *pipelines, facts=None, **options):
-    """The whole server, in a thread of this process."""
+def server_of(settings, *pipelines, facts=None, origins=None, **options):
+    """The whole server, in a thread of this process. With `origins` its console may ask for moves."""
     chosen = Options(port=0, grpc_port=0, drain_seconds=0, **options)
-    server, failed = Server(settings, pipelines, facts or Facts(), chosen), []
+    server, failed = Server(settings, pipelines, facts or Facts(), chosen, origins=origins), []
 
     def run():
         try:
