@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo plan test bench bench-serve soak lint format venv clean help
+.PHONY: demo plan test bench bench-serve screens soak lint format venv clean help
 
 help:
 	@echo "make demo [ARGS=...]   set up, then replay a year of flights on local servers (ARGS=--help for its options)"
@@ -17,6 +17,7 @@ help:
 	@echo "make test [ARGS=...]   set up, then run every test, on two processes (ARGS are pytest's)"
 	@echo "make bench [ARGS=...]  set up, then measure headrace beside its peers (ARGS=--quick: minutes, not an hour)"
 	@echo "make bench-serve       set up, then measure headrace serve beside MLServer, BentoML and LitServe (needs wrk and cargo)"
+	@echo "make screens           the console's pages on four months of flights, as pictures in docs/console (needs chromium)"
 	@echo "make soak              500 promotions and rollbacks under load with kills, and how soon versions are live (15 minutes)"
 	@echo "make lint | format     ruff, mypy, import-linter | let ruff format"
 	@echo "make clean             remove the virtual environment, caches and local servers' data"
@@ -39,6 +40,9 @@ bench: $(VENV)/.stamp-bench
 
 bench-serve: $(VENV)/.stamp-bench
 	@exec $(BIN)/headrace dev bench --install-peers --only 'serve_*' $(ARGS)
+
+screens: $(VENV)/.stamp-dev
+	@HEADRACE_SCREENS=$(CURDIR)/docs/console $(BIN)/python -m pytest -s tests/system/test_console_screens.py $(ARGS)
 
 soak: $(VENV)/.stamp-dev
 	@HEADRACE_SOAK=25 $(BIN)/python -m pytest -s tests/system/test_moves_soak.py $(ARGS)

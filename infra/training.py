@@ -310,9 +310,13 @@ def training_home(settings: Settings, names: Names) -> Path:
 
 
 def run_folder(settings: Settings, names: Names, run: str) -> Path:
-    """Whoever asks for a run chooses its id, on a topic: one that is no plain name must not lead anywhere else."""
-    name = run if _PLAIN.fullmatch(run) else hashlib.sha256(run.encode()).hexdigest()
-    return training_home(settings, names) / RUNS / name
+    return training_home(settings, names) / RUNS / plain(run)
+
+
+def plain(run: str) -> str:
+    """A name for paths and addresses. Whoever asks for a run chooses its id, on a topic: one that is no plain name
+    must not lead anywhere else."""
+    return run if _PLAIN.fullmatch(run) else hashlib.sha256(run.encode()).hexdigest()
 
 
 def cleaned(home: Path, champion: Path | None) -> list[Path]:

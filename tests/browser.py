@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from kit import DEADLINE
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 SCREENS = "HEADRACE_SCREENS"  # a folder for screenshots: `make screens` sets it to docs/console
 _QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 _OFFLINE = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+expect.set_options(timeout=DEADLINE * 1000)  # long after anything is late
 
 
 @contextmanager

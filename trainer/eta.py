@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 
 ETA = "eta_seconds"
-_COUNTS = (("epoch", "epochs"), ("step", "steps"), ("tree", "trees"))  # how far, of how many
+COUNTS = (("epoch", "epochs"), ("step", "steps"), ("tree", "trees"))  # how far, of how many
 
 
 class Eta:
@@ -18,8 +18,9 @@ class Eta:
 
     def added(self, facts: Mapping[str, float]) -> dict[str, float]:
         """The facts, with `eta_seconds` where it can be said."""
-        for done, all_ in _COUNTS:
-            if 0 < facts.get(done, 0) <= facts.get(all_, 0):
+        for name, names in COUNTS:
+            done, all_ = facts.get(name, 0), facts.get(names, 0)
+            if 0 < done <= all_:
                 taken = self._clock() - self._begun
-                return {**facts, ETA: round(taken / facts[done] * (facts[all_] - facts[done]), 3)}
+                return {**facts, ETA: round(taken / done * (all_ - done), 3)}
         return dict(facts)

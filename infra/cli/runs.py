@@ -1,6 +1,6 @@
 """`headrace runs list|show|logs|cancel`: what was asked for, what becomes of it, and an end to it."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,11 +17,6 @@ from headrace.infra.cli.output import (
 )
 from headrace.infra.cli.places import named
 
-if TYPE_CHECKING:
-    from headrace.infra.services.book import RunFacts
-
-
-_CURVE_POINTS = 12
 _Run = Annotated[str | None, typer.Argument(help="its id or the beginning of it; the newest if not given")]
 
 
@@ -38,8 +33,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Every run, oldest first: its tick or who asked for it, its state or outcome, and why."""
         from headrace.infra.services.catalog import runs as facts  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.run_list import due  # noqa: PLC0415
 
-        found = [one for one in facts(*named(file)) if every or one.state != "not_due"]
+        found = facts(*named(file)) if every else due(facts(*named(file)))
         found = found[-limit:] if limit else found
         if output is Output.json:
             print_json_lines(found)
@@ -68,6 +64,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """All that is on record of one run."""
         from headrace.infra.services.catalog import run as facts  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.run_words import curve_in_a_line, rows_of  # noqa: PLC0415
 
         found = facts(*named(file), run)
         if output is Output.json:
@@ -95,11 +92,11 @@ def register(app: typer.Typer) -> None:
                 ("finished", found.finished_at),
                 ("version", found.version or ""),
                 ("source", found.source),
-                ("rows", _rows(found)),
+                ("rows", rows_of(found)),
                 ("metrics", figures(found.metrics)),
                 ("champion's", figures(found.champion_metrics)),
                 ("seconds", figures(found.seconds)),
-                *[(f"{name} by epoch", _curve(values)) for name, values in found.curves.items() if values],
+                *[(f"{name} by epoch", curve_in_a_line(values)) for name, values in found.curves.items() if values],
                 *[(one.severity, f"{one.text} ({one.name})") for one in found.findings],
                 *[("range", f"{part.topic}/{part.partition} {part.first}..{part.end}") for part in found.ranges],
             ]
@@ -133,16 +130,3 @@ def register(app: typer.Typer) -> None:
 
         target = facts(*named(file), run).run
         ask_and_show(file, "cancel", output, why=why, target=target)
-
-
-def _curve(values: "list[float]") -> str:
-    """The beginning, the end, and as much between as a line has room for."""
-    step = max(1, -(-len(values) // _CURVE_POINTS))
-    picked = values[::step] if (len(values) - 1) % step == 0 else [*values[::step], values[-1]]
-    return " ".join(f"{value:.4g}" for value in picked)
-
-
-def _rows(run: "RunFacts") -> str:
-    if run.source:
-        return f"{run.rows:,} predicted, {run.rejected:,} dead letters, {run.newer:,} newer than the tick"
-    return f"{run.rows:,} trained on, {run.holdout_rows:,} held out" if run.rows else ""

@@ -1,6 +1,6 @@
 """values over time → inline SVG for the console's pages: `services.plots` has what pages and files share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil, floor, isfinite, log10
@@ -11,6 +11,7 @@ SERIES = 6  # colours, after which they come again
 _WIDTH, _HEIGHT = 720, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 10, 24
 _SPARK = (120, 26)
+_BAR, _BAR_WIDTH, _BAR_NAME, _BAR_VALUE = 22, 420, 92, 64  # a row's height; all of it, its name's and value's room
 _MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
 _STEPS = (
     *(_MINUTE, 5 * _MINUTE, 15 * _MINUTE, _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR),
@@ -18,11 +19,13 @@ _STEPS = (
 )
 Scale = Callable[[float], float]
 """A value → where it is in the drawing."""
+Ticks = Callable[[float, float], list[tuple[float, str]]]
+"""The ends of the axis across → what is written below it, and where."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class At:
-    """A value at a time, Unix ms, and the ends of its interval where there is one."""
+    """A value at a time, Unix ms, or at an epoch, and the ends of its interval where there is one."""
 
     time: float
     value: float | None
@@ -54,6 +57,7 @@ class Axes:
     low: float | None = None
     high: float | None = None
     marks: Sequence[Mark] = field(default_factory=tuple)
+    width: int = _WIDTH  # of the drawing: what is written in it grows as this gets less
 
 
 def sparkline(values: Sequence[float | None], label: str) -> Markup:
@@ -74,21 +78,48 @@ def sparkline(values: Sequence[float | None], label: str) -> Markup:
 
 def over_time(lines: Sequence[Line], axes: Axes) -> Markup:
     """Lines over time with whiskers where there are intervals. "" where no line has a value."""
+    return _drawn(lines, axes, time_ticks, _HOUR)
+
+
+def by_epoch(lines: Sequence[Line], axes: Axes) -> Markup:
+    """Lines over whole numbers from 1. "" where no line has a value."""
+    return _drawn(lines, axes, epoch_ticks, 0.5)
+
+
+def bars(values: Mapping[str, float], said: Callable[[float], str], label: str) -> Markup:
+    """One below the other, from 0 up. "" without any."""
+    if not values:
+        return Markup("")
+    most, room = max(*values.values(), 0.0) or 1.0, _BAR_WIDTH - _BAR_NAME - _BAR_VALUE
+    parts = []
+    for row, (name, value) in enumerate(values.items()):
+        y, length = row * _BAR, max(1.0, value / most * room)
+        parts.append(
+            f'<text x="{_BAR_NAME - 8}" y="{y + 15}" text-anchor="end">{escape(name)}</text>'
+            f'<rect class="fill" x="{_BAR_NAME}" y="{y + 5}" width="{length:.1f}" height="{_BAR - 9}" rx="2"/>'
+            f'<text x="{_BAR_NAME + length + 6:.1f}" y="{y + 15}">{escape(said(value))}</text>'
+        )
+    told = f"{label}: {', '.join(f'{name} {said(value)}' for name, value in values.items())}"
+    return _svg(f'<g class="series-0">{"".join(parts)}</g>', _BAR_WIDTH, len(values) * _BAR, told)
+
+
+def _drawn(lines: Sequence[Line], axes: Axes, across_ticks: Ticks, alone: float) -> Markup:
+    """`alone` is the room on both sides of a single point."""
     points = [point for line in lines for point in line.points if point.value is not None and isfinite(point.value)]
     if not points:
         return Markup("")
     first, last = min(point.time for point in points), max(point.time for point in points)
     if first == last:
-        first, last = first - _HOUR, last + _HOUR
+        first, last = first - alone, last + alone
     low, high = _reach(points, axes)
 
     def across(time: float) -> float:
-        return _LEFT + (time - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (time - first) / (last - first) * (axes.width - _LEFT - _RIGHT)
 
     def up(value: float) -> float:
         return _HEIGHT - _BOTTOM - (min(max(value, low), high) - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [_frame(low, high, first, last, up, across)]
+    parts = [_frame((low, high), across_ticks(first, last), axes.width, up, across)]
     for mark in axes.marks:
         if first <= mark.time <= last:
             x = across(mark.time)
@@ -96,7 +127,7 @@ def over_time(lines: Sequence[Line], axes: Axes) -> Markup:
                 f'<path class="guide" d="M{x:.1f} {_TOP}V{_HEIGHT - _BOTTOM}"><title>{escape(mark.name)}</title></path>'
             )
     parts += [_line(line, up, across) for line in lines]
-    return _svg("".join(parts), _WIDTH, _HEIGHT, axes.label)
+    return _svg("".join(parts), axes.width, _HEIGHT, axes.label)
 
 
 def _line(line: Line, up: Scale, across: Scale) -> str:
@@ -124,17 +155,18 @@ def _reach(points: Sequence[At], axes: Axes) -> tuple[float, float]:
     return (low - room if axes.low is None else axes.low), (high + room if axes.high is None else axes.high)
 
 
-def _frame(low: float, high: float, first: float, last: float, up: Scale, across: Scale) -> str:
-    corner = _HEIGHT - _BOTTOM
-    parts = [f'<path class="axis" fill="none" d="M{_LEFT} {_TOP}V{corner}H{_WIDTH - _RIGHT}"/>']
+def _frame(
+    reach: tuple[float, float], across_ticks: Sequence[tuple[float, str]], width: int, up: Scale, across: Scale
+) -> str:
+    corner, right = _HEIGHT - _BOTTOM, width - _RIGHT
+    parts = [f'<path class="axis" fill="none" d="M{_LEFT} {_TOP}V{corner}H{right}"/>']
     parts += [
-        f'<path class="axis" opacity=".6" d="M{_LEFT} {up(tick):.1f}H{_WIDTH - _RIGHT}"/>'
+        f'<path class="axis" opacity=".6" d="M{_LEFT} {up(tick):.1f}H{right}"/>'
         f'<text x="{_LEFT - 6}" y="{up(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
-        for tick in ticks(low, high)
+        for tick in ticks(*reach)
     ]
     parts += [
-        f'<text x="{across(at):.1f}" y="{corner + 16}" text-anchor="middle">{text}</text>'
-        for at, text in time_ticks(first, last)
+        f'<text x="{across(at):.1f}" y="{corner + 16}" text-anchor="middle">{text}</text>' for at, text in across_ticks
     ]
     return "".join(parts)
 
@@ -157,6 +189,12 @@ def time_ticks(first: float, last: float, count: int = 7) -> list[tuple[float, s
         found.append((float(at), datetime.fromtimestamp(at / 1000, UTC).strftime(form)))
         at += step
     return found
+
+
+def epoch_ticks(first: float, last: float) -> list[tuple[float, str]]:
+    """Whole numbers in the range, and what they count."""
+    whole = [at for at in ticks(first, last, 6) if at.is_integer()]
+    return [(at, f"epoch {at:g}" if at == whole[0] else f"{at:g}") for at in whole]
 
 
 def _svg(inner: str, width: int, height: int, label: str, kind: str = "") -> Markup:

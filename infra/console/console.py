@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from headrace.infra.console.pages import compare, moves, overview, signing_in, version, versions
+from headrace.infra.console.pages import compare, moves, overview, run, runs, signing_in, version, versions
 from headrace.infra.console.site import HTML, SAFE, Route, Site, redirect
 from headrace.infra.serve.http import Request, Response, Send, respond
 from headrace.infra.serve.refusals import NotAllowed, NotFound, RequestRefused, Unauthenticated
@@ -17,6 +17,8 @@ _ROUTES: Sequence[Route] = (
     *version.ROUTES,
     *moves.ROUTES,
     *compare.ROUTES,
+    *runs.ROUTES,
+    *run.ROUTES,
 )
 _YEAR = b"public, max-age=31536000, immutable"  # of a static file: its path has its hash
 _WATCHED = 20  # kinds of changes of one page
@@ -38,7 +40,7 @@ class Console:
             elif parts == ["changes"]:
                 self._let_in(request, Route("GET", "/changes", self.__call__))
                 topics = request.query("watch").split(",")[:_WATCHED]
-                await self._site.hub.stream(topics, request.receive, send)
+                await self._site.hub.stream(topics, _since(request), request.receive, send)
                 return 200
             else:
                 response = await self._page(request, parts)
@@ -89,3 +91,12 @@ class Console:
             return self._site.page(request, "refused.html", title="Not possible", status=status, text=text)
         except RequestRefused:  # its query, even
             return Response(status, self._site.view.html("plain.html", {"text": text}), [HTML, *SAFE])
+
+
+def _since(request: Request) -> float:
+    """When the page came that listens. Raises RequestRefused."""
+    text = request.query("since")
+    try:
+        return float(text) if text else request.arrived
+    except ValueError as error:
+        raise RequestRefused(f"since: expected seconds, got {text[:40]!r}") from error

@@ -4,9 +4,9 @@ An event says that something changed, and nothing of it: the page asks for itsel
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
+from time import monotonic
 
 from headrace.infra.serve.http import Receive, Send
 from headrace.infra.serve.refusals import Overloaded
@@ -26,7 +26,8 @@ class Hub:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._changes: Counter[str] = Counter()  # by topic, so far
+        self._began = monotonic()  # what came before, pages of a server before this one have not heard of
+        self._changed: dict[str, float] = {}  # by topic, when it did last
         self._listeners: set[asyncio.Event] = set()
         self._closed = False
 
@@ -44,8 +45,9 @@ class Hub:
         self._closed = True
         self._wake()
 
-    async def stream(self, topics: Collection[str], receive: Receive, send: Send) -> None:
-        """Until the browser goes, or the server. Raises Overloaded."""
+    async def stream(self, topics: Collection[str], since: float, receive: Receive, send: Send) -> None:
+        """Changes after `since`, when the page was asked for (monotonic), so that none is missed before it listens.
+        Until the browser goes, or the server. Raises Overloaded."""
         if len(self._listeners) >= _MOST:
             raise Overloaded(f"{_MOST} pages listen already: close some", 30)
         woken = asyncio.Event()
@@ -54,29 +56,26 @@ class Hub:
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEAD})
             await _say(send, b"retry: 2000\n\n")
-            seen = self._seen(topics)
+            since = since if since <= monotonic() else 0.0  # of a machine that was started anew
             while not self._closed and not gone.done():
+                newest = max((self._changed.get(topic, self._began) for topic in topics), default=0)
+                if newest > since:
+                    since = newest
+                    await _say(send, b"event: changed\ndata: \n\n")
+                    await asyncio.wait({gone}, timeout=_APART_SECONDS)
+                    continue
+                await _say(send, b": alive\n\n")
                 waiting = asyncio.ensure_future(woken.wait())
                 await asyncio.wait({waiting, gone}, timeout=_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
                 woken.clear()
-                now = self._seen(topics)
-                if now != seen:
-                    seen = now
-                    await _say(send, b"event: changed\ndata: \n\n")
-                    await asyncio.wait({gone}, timeout=_APART_SECONDS)
-                else:
-                    await _say(send, b": alive\n\n")
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._listeners.discard(woken)
             gone.cancel()
 
-    def _seen(self, topics: Collection[str]) -> list[int]:
-        return [self._changes[topic] for topic in topics]
-
     def _tell(self, topics: Collection[str]) -> None:
-        self._changes.update(topics)
+        self._changed.update(dict.fromkeys(topics, monotonic()))
         self._wake()
 
     def _wake(self) -> None:

@@ -105,6 +105,7 @@ class Site:
             "pipelines": list(self.names),
             "tab": tab,
             "watch": ",".join(watch),
+            "since": request.arrived,
             "asker": self.asker(request),
             "here": here(request),
             "notice": self._notices.pop(request.query("notice"), ""),
@@ -158,8 +159,14 @@ class Route:
 
 
 def here(request: Request, **changed: str) -> str:
-    """The path and query of the request, with some of its parameters changed; "" takes one away."""
-    query = parse_qs(request.scope["query_string"].decode("latin-1"), max_num_fields=_FIELDS)
+    """The path and query of the request, with some of its parameters changed; "" takes one away.
+
+    Raises RequestRefused.
+    """
+    try:
+        query = parse_qs(request.scope["query_string"].decode("latin-1"), max_num_fields=_FIELDS)
+    except ValueError as error:
+        raise RequestRefused(f"query: expected up to {_FIELDS} parameters; {error}") from error
     pairs = {name: values[-1] for name, values in query.items() if name != "notice"} | changed
     text = "&".join(f"{quote(name)}={quote(value)}" for name, value in pairs.items() if value)
     return quote(request.scope["path"]) + (f"?{text}" if text else "")

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from headrace.infra.services.written import DASH, number, percent, rate, seconds, signed, size
+from headrace.infra.training import plain
 
 _TYPES = {"css": b"text/css; charset=utf-8", "js": b"text/javascript; charset=utf-8", "svg": b"image/svg+xml"}
 _SHORT = 60
@@ -25,6 +26,15 @@ def when(text: str) -> Markup:
         return escape(text)
     shown = moment.strftime("%Y-%m-%d %H:%M:%S")
     return Markup('<time datetime="{}">{}</time>').format(moment.isoformat().replace("+00:00", "Z"), shown)
+
+
+def zoned(text: str) -> str:
+    """RFC 3339 as it is on the clocks of its own offset, which stands behind it."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{moment:%a %Y-%m-%d %H:%M:%S} {moment.isoformat()[-6:] if moment.utcoffset() else 'UTC'}"
 
 
 def age(text: str, now: datetime | None = None) -> str:
@@ -65,6 +75,8 @@ class View:
             "seconds": seconds,
             "size": size,
             "when": when,
+            "zoned": zoned,
+            "plain": plain,
             "age": age,
             "short": short,
         }

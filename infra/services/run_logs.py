@@ -1,8 +1,10 @@
 """a run's folder → what its training printed, line by line, as it comes where it still trains."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -15,6 +17,7 @@ from headrace.models.errors import BadInput
 from headrace.trainer.run_folder import is_worked_on, logs
 
 _LOOK_SECONDS = 0.2
+_TAIL_BYTES = 1 << 20  # of one file: more of it is no page
 
 
 class LogLine(msgspec.Struct, kw_only=True, frozen=True):
@@ -35,6 +38,41 @@ def log_lines(settings: Settings, names: Names, run: RunFacts, *, follow: bool =
     yield from (
         LogLine(run=run.run, file=newest.name, line=line) for line in _lines(newest, folder if follow else None)
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tail:
+    """The end of a run's log, for a page."""
+
+    lines: list[str]
+    whole: bool  # nothing is left out
+
+
+def newest_lines(settings: Settings, names: Names, run: RunFacts, most: int) -> Tail:
+    """Of all attempts together, oldest first, however much they printed. Raises BadInput."""
+    folder = run_folder(settings, names, run.run)
+    files = logs(folder)
+    if not files:
+        raise BadInput(f"run {run.run}: {_why_not(run, folder)}")
+    lines: list[str] = []
+    for file in reversed(files):
+        found, whole = _end_of(file)
+        lines = found + lines
+        if not whole or len(lines) > most:
+            return Tail(lines=lines[-most:], whole=False)
+    return Tail(lines=lines, whole=True)
+
+
+def _end_of(file: Path) -> tuple[list[str], bool]:
+    """Its lines, and whether they are all of them."""
+    with file.open("rb") as data:
+        left_out = max(0, data.seek(0, os.SEEK_END) - _TAIL_BYTES)
+        data.seek(left_out)
+        text = data.read(_TAIL_BYTES).decode(errors="replace")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if left_out:
+        lines = lines[1:] or lines  # the first one has lost its beginning
+    return (lines if lines[-1] else lines[:-1]), not left_out
 
 
 def _lines(file: Path, followed: Path | None) -> Iterator[str]:

@@ -17,7 +17,7 @@
 
   function listen() {
     if (!watch || source || document.hidden) return;
-    source = new EventSource("/console/changes?watch=" + encodeURIComponent(watch));
+    source = new EventSource("/console/changes?watch=" + encodeURIComponent(watch) + "&since=" + document.body.dataset.since);
     source.addEventListener("open", () => show("live", "live"));
     source.addEventListener("changed", refresh);
     source.addEventListener("error", () => {
@@ -124,7 +124,22 @@
     if (event.target.matches("select[data-submits]")) event.target.form.requestSubmit();
   });
 
+  // ── what grows at its end is followed, until its reader scrolls up ──
+  const left = new WeakSet();
+
+  document.addEventListener("scroll", (event) => {
+    const box = event.target;
+    if (box === document || !box.matches("[data-follow]")) return;
+    if (box.scrollTop + box.clientHeight >= box.scrollHeight - 8) left.delete(box);
+    else left.add(box);
+  }, true);
+
+  function follow() {
+    for (const box of document.querySelectorAll("[data-follow]")) if (!left.has(box)) box.scrollTop = box.scrollHeight;
+  }
+
   document.addEventListener("htmx:afterSettle", times);
+  document.addEventListener("htmx:afterSettle", follow);
   document.addEventListener("htmx:responseError", () => show("away", "not up to date"));
   document.addEventListener("htmx:sendError", () => show("away", "not up to date"));
   document.addEventListener("htmx:afterRequest", (event) => {
@@ -132,5 +147,6 @@
   });
   theme();
   times();
+  follow();
   listen();
 })();

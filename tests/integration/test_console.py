@@ -1,0 +1,276 @@
+"""The console's frame and overview in a real Chromium, on a real broker with a real worker and leader."""
+
+import http.client
+from contextlib import contextmanager
+from dataclasses import replace
+
+import msgspec
+import pytest
+from browser import PHONE, WIDE, accessible, fits, page_of
+from kit import Facts, linear, produce, wait_for
+from playwright.sync_api import expect
+from test_serve import server_of
+from test_source import worker_of
+from test_swap import PIPELINE, Publisher, send
+
+from headrace.infra.api_keys import ApiKeys
+from headrace.infra.cli.app import app
+from headrace.infra.names import Names
+from headrace.infra.topics import apply
+from headrace.models.features import Topic
+
+HOSTILE = "<script>document.title='taken'</script>"
+
+
+@contextmanager
+def console_of(settings, browser, *pipelines, viewport=WIDE, **options):
+    with server_of(settings, *pipelines, **options) as (server, client):
+        base = f"http://127.0.0.1:{server.port}"
+        with page_of(browser, base, viewport=viewport) as page:
+            yield page, client
+
+
+@pytest.fixture
+def publisher(settings):
+    apply(settings, PIPELINE, 2)
+    return Publisher(settings)
+
+
+# ── overview ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_overview_shows_what_flows_and_what_serves_and_keeps_itself_up_to_date(settings, browser, publisher):
+    with console_of(settings, browser, PIPELINE) as (page, _):
+        page.goto("/")
+        expect(page).to_have_url(f"{page.url.split('/console')[0]}/console/p/delay")
+        expect(page.get_by_text("No worker runs.")).to_be_visible()
+        expect(page.get_by_role("link", name="registry: baseline")).to_be_visible()
+        accessible(page)
+        fits(page)
+        page.evaluate("window.stayed = true")
+        with worker_of(settings, PIPELINE, Facts()):
+            send(publisher, 0, 40)
+            expect(page.get_by_text("40 so far")).to_be_visible(timeout=30_000)
+            expect(page.locator(".tile", has_text="events wait").locator("b")).to_have_text("0")
+            publisher.publish(linear([0.5, -0.25]))
+            expect(page.get_by_role("link", name="registry: version 1")).to_be_visible(timeout=30_000)
+        assert page.evaluate("window.stayed")  # by push: nobody loaded the page again
+        expect(page.locator("#live")).to_have_attribute("data-state", "live")
+
+
+def test_a_page_is_usable_on_a_phone_and_by_keyboard(settings, browser, publisher):
+    with console_of(settings, browser, PIPELINE, viewport=PHONE) as (page, _):
+        page.goto("/console/p/delay")
+        expect(page.get_by_text("No worker runs.")).to_be_visible()
+        accessible(page)
+        fits(page)
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text("Skip to content")
+        page.keyboard.press("Enter")
+        expect(page.locator("#main")).to_be_focused()
+
+
+def test_times_are_shown_in_utc_and_in_the_readers_timezone_and_the_choice_stays(settings, browser, publisher):
+    publisher.publish(linear([0.5, -0.25]))
+    with server_of(settings, PIPELINE) as (server, _):
+        context = browser.new_context(timezone_id="America/New_York", base_url=f"http://127.0.0.1:{server.port}")
+        page = context.new_page()
+        page.goto("/console/p/delay/versions/1")
+        first = page.locator("time").first
+        moment = page.evaluate("document.querySelector('time').dateTime")
+        expect(first).to_have_text(moment[:19].replace("T", " "))
+        page.get_by_role("button", name="UTC").click()
+        local = page.evaluate(
+            "new Date(document.querySelector('time').dateTime).toLocaleString('sv-SE', {timeZone: 'America/New_York'})"
+        )
+        expect(first).to_have_text(local)
+        page.reload()
+        expect(page.locator("time").first).to_have_text(local)
+        context.close()
+
+
+def test_the_theme_is_the_systems_until_one_is_chosen(settings, browser, publisher):
+    with console_of(settings, browser, PIPELINE) as (page, _):
+        page.emulate_media(color_scheme="dark")
+        page.goto("/console/p/delay")
+        ground = "getComputedStyle(document.body).backgroundColor"
+        dark = page.evaluate(ground)
+        accessible(page)
+        page.get_by_role("button", name="Auto").click()
+        expect(page.get_by_role("button", name="Light")).to_be_visible()
+        assert page.evaluate(ground) != dark
+        page.reload()
+        assert page.evaluate(ground) != dark
+
+
+def test_fifty_pipelines_fit_a_page_those_in_trouble_first_and_a_search_finds_one(settings, browser):
+    pipelines = [
+        replace(PIPELINE, name=f"delay-{n:02}", events=Topic(f"flights-{n:02}", id="id", time="at")) for n in range(50)
+    ]
+    for pipeline in pipelines:
+        apply(settings, pipeline)
+    names = Names(settings.prefix, pipelines[37])
+    produce(settings, names.events, [{"value": b"{}"}] * 5)  # and no worker
+    with console_of(settings, browser, *pipelines) as (page, _):
+        page.goto("/")
+        rows = page.locator("tbody tr")
+        expect(rows).to_have_count(50)
+        expect(page.get_by_text("not looked at yet")).to_have_count(0)
+        expect(rows.first).to_contain_text("delay-37")
+        expect(rows.first).to_contain_text("trouble")
+        accessible(page)
+        fits(page)
+        page.get_by_role("searchbox").fill("delay-4")
+        expect(rows).to_have_count(10)
+        page.get_by_role("searchbox").fill("nothing")
+        expect(page.get_by_text("No pipeline has such a name.")).to_be_visible()
+        page.get_by_role("searchbox").fill("delay-49")
+        page.get_by_role("link", name="delay-49").click()
+        expect(page).to_have_title("delay-49 · headrace")
+
+
+def test_status_says_the_same_in_a_terminal_and_fails_where_something_is_bad(
+    settings, publisher, monkeypatch, tmp_path
+):
+    from typer.testing import CliRunner
+
+    file = tmp_path / "delay.py"
+    file.write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    for name, value in (
+        ("KAFKA_BOOTSTRAP_SERVERS", settings.bootstrap_servers),
+        ("HEADRACE_PREFIX", settings.prefix),
+        ("HEADRACE_HOME", str(settings.home)),
+    ):
+        monkeypatch.setenv(name, value)
+    ask = ["status", str(file), "--seconds", "0.5", "--output", "json"]
+    found = CliRunner().invoke(app, ask)
+    assert found.exit_code == 0, found.output
+    quiet = msgspec.json.decode(found.stdout)
+    assert (quiet["workers"], quiet["lag"], quiet["champion"]) == (0, None, 0)
+    assert [alert["text"] for alert in quiet["alerts"]] == ["No worker runs."]
+    with worker_of(settings, PIPELINE, Facts()):
+        send(publisher, 0, 10)
+        wait_for("the worker's commit", lambda: _status(ask)["lag"] == 0)
+    send(publisher, 10, 30)
+    wait_for("its group to be empty", lambda: _status(ask)["workers"] == 0)
+    found = CliRunner().invoke(app, ask)
+    assert found.exit_code == 1
+    bad = msgspec.json.decode(found.stdout)
+    assert (bad["lag"], bad["events"], bad["alerts"][0]["level"]) == (20, 30, "bad")
+    assert "20 events wait" in CliRunner().invoke(app, ask[:-2]).stdout
+
+
+def _status(ask):
+    from typer.testing import CliRunner
+
+    return msgspec.json.decode(CliRunner().invoke(app, ask).stdout)
+
+
+SOURCE = """
+from headrace import Binary, Number, Pipeline, Topic
+
+delay = Pipeline(
+    name="delay",
+    events=Topic("flights", id="id", time="at"),
+    features=[Number("distance"), Number("wind")],
+    label=Binary(Topic("arrivals", id="id", time="at"), "late", within="1h", if_absent="drop", prior=0.25),
+)
+"""
+
+
+# ── who may look ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_browser_signs_in_with_a_key_and_may_do_what_the_key_may(settings, browser, publisher):
+    publisher.publish(linear([0.5, -0.25]))
+    keys = ApiKeys(settings.api_keys)
+    _, reader = keys.add("reader", "read")
+    entry, operator = keys.add("operator", "operate")
+    with console_of(settings, browser, PIPELINE) as (page, client):
+        page.goto("/console/p/delay")
+        expect(page).to_have_title("Sign in · headrace")
+        accessible(page)
+        page.get_by_label("API key").fill("hr_wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_contain_text("no key of this server")
+        page.get_by_label("API key").fill(reader)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("h1")).to_have_text("delay")
+        assert page.evaluate("document.cookie") == ""  # no script reads it
+        page.goto("/console/p/delay/versions/1")
+        expect(page.get_by_role("link", name="Pin", exact=True)).to_have_count(0)
+        page.goto("/console/p/delay/retrain")
+        expect(page.get_by_text("expected the role operate; it has read")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_label("API key").fill(operator)
+        page.get_by_role("button", name="Sign in").click()
+        page.goto("/console/p/delay/retrain")
+        expect(page.get_by_role("button", name="Retrain")).to_be_visible()
+        ApiKeys(settings.api_keys).revoke(entry.id)
+        wait_for("the revocation to be known", lambda: page.goto("/console/p/delay") and "Sign in" in page.title())
+        assert client.get("/console/p/delay", Authorization=f"Bearer {reader}")[0] == 200  # a program needs no session
+
+
+def test_no_other_sites_page_moves_anything_and_no_rebound_name_reads(settings, publisher):
+    with server_of(settings, PIPELINE) as (server, client):
+        place, form = "/console/p/delay/retrain", b"why=x"
+        kind = {"content-type": "application/x-www-form-urlencoded"}
+        assert client("POST", place, form, {**kind, "origin": "https://evil.example"})[0] == 403
+        assert client("POST", place, form, {**kind, "origin": "null"})[0] == 403
+        assert client("POST", place, form, {**kind, "sec-fetch-site": "cross-site"})[0] == 403
+        for method, path in (("GET", "/console/p/delay"), ("POST", place), ("GET", "/console/changes?watch=board")):
+            assert client(method, path, None, {"host": "evil.example"})[0] == 403, path
+        own = f"http://127.0.0.1:{server.port}"
+        assert client("POST", place, form, {**kind, "origin": own})[0] in (303, 200)
+        assert client("DELETE", place)[0] == 405
+
+
+def test_what_a_page_loads_is_ours_and_its_rules_say_so(settings, publisher):
+    with server_of(settings, PIPELINE) as (_, client):
+        _, body, headers = client("GET", "/console/p/delay")
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
+        text = body.decode()
+        assert "style=" not in text
+        assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
+        sheet = text.partition('rel="stylesheet" href="')[2].partition('"')[0]
+        status, css, headers = client("GET", sheet)
+        assert (status, headers["content-type"]) == (200, "text/css; charset=utf-8")
+        assert "immutable" in headers["cache-control"]
+        assert b"url(" not in css
+        for path in ("/console/static/x/../../view.py", "/console/static/x/LICENSES", "/console/static", "/console/x"):
+            assert client("GET", path)[0] == 404, path
+
+
+def test_what_is_wrong_with_an_address_is_a_page_that_says_so_and_runs_nothing(settings, browser, publisher):
+    with console_of(settings, browser, PIPELINE) as (page, client):
+        for path in (f"/console/p/{HOSTILE}", "/console/p/nothing/versions", f"/console/p/delay/versions/{HOSTILE}"):
+            page.goto(path)
+            expect(page.locator(".problem")).to_contain_text("expected")
+            assert "taken" not in page.title()
+            accessible(page)
+        page.goto("/console/p/delay/nothing")
+        expect(page.get_by_text("There is no such page.")).to_be_visible()
+        assert client("GET", "/console/p/delay?" + "&".join(f"a{n}=1" for n in range(1_000)))[0] < 500
+        assert client("GET", "/console/p/delay?x=%FF%FE")[0] < 500
+        assert client("GET", "/console/sign-in?next=https://evil.example/")[1].find(b"evil.example") == -1
+
+
+# ── push ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_listening_page_hears_of_a_change_and_of_the_servers_end(settings, publisher):
+    with server_of(settings, PIPELINE) as (server, _):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request("GET", "/console/changes?watch=versions:delay")
+        answer = connection.getresponse()
+        assert answer.getheader("content-type") == "text/event-stream"
+        publisher.publish(linear([0.5, -0.25]))
+        lines = iter(answer.readline, b"")
+        assert any(line == b"event: changed\n" for line in lines)
+        server.stop()
+        assert not any(line.startswith(b"event") for line in iter(answer.readline, b""))
+        connection.close()

@@ -1,0 +1,144 @@
+"""Sessions, addresses, routes, charts: what the console's pages are made of."""
+
+import re
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from headrace.infra.console.charts import At, Axes, Line, Mark, over_time, sparkline, ticks, time_ticks
+from headrace.infra.console.sessions import COOKIE, Sessions
+from headrace.infra.console.site import Route, here
+from headrace.infra.serve.http import Bodies, Request
+from headrace.infra.serve.limits import Limits
+from headrace.infra.serve.refusals import RequestRefused
+
+DAY = 86_400_000.0
+
+
+def request(path, query=b""):
+    scope = {"headers": [], "method": "GET", "path": path, "query_string": query}
+    return Request(scope, None, Bodies(Limits()))
+
+
+# ── sessions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cookie(set_cookie):
+    return set_cookie.partition(";")[0].encode()
+
+
+def test_a_session_stands_for_its_key_until_it_ends():
+    now = [0.0]
+    sessions = Sessions(lambda: now[0])
+    held = cookie(sessions.begin("hr_key"))
+    assert sessions.authorization(held) == "Bearer hr_key"
+    now[0] = 12 * 3600 + 1
+    assert sessions.authorization(held) is None
+    assert sessions.authorization(held) is None
+
+
+def test_signing_out_ends_the_session_and_takes_the_cookie_away():
+    sessions = Sessions()
+    held = cookie(sessions.begin("hr_key"))
+    assert "Max-Age=0" in sessions.end(held)
+    assert sessions.authorization(held) is None
+
+
+def test_a_cookie_is_read_by_no_script_and_sent_by_no_other_site():
+    said = Sessions().begin("hr_key")
+    assert {"HttpOnly", "SameSite=Strict"} <= {part.strip() for part in said.split(";")}
+    assert "hr_key" not in said
+
+
+@pytest.mark.parametrize(
+    "cookies", [b"", b"x=1", COOKIE.encode(), f"{COOKIE}=made-up".encode(), b"\xff\xfe=;;;=", b'a="']
+)
+def test_any_other_cookie_stands_for_nothing(cookies):
+    assert Sessions().authorization(cookies) is None
+
+
+def test_sessions_are_bounded_and_the_oldest_goes():
+    sessions = Sessions()
+    first = cookie(sessions.begin("hr_first"))
+    for n in range(1_000):
+        newest = cookie(sessions.begin(f"hr_{n}"))
+    assert sessions.authorization(first) is None
+    assert sessions.authorization(newest) == "Bearer hr_999"
+
+
+# ── addresses ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_address_keeps_its_parameters_but_those_that_change():
+    asked = request("/console/p/a b", b"q=x%26y&page=3&notice=k")
+    assert here(asked) == "/console/p/a%20b?q=x%26y&page=3"
+    assert here(asked, page="4") == "/console/p/a%20b?q=x%26y&page=4"
+    assert here(asked, page="", q="") == "/console/p/a%20b"
+
+
+def test_too_many_parameters_are_the_askers_mistake():
+    with pytest.raises(RequestRefused):
+        here(request("/console", "&".join(f"a{n}=1" for n in range(1_000)).encode()))
+
+
+def test_a_route_takes_parts_by_name_and_no_empty_ones():
+    route = Route("GET", "/p/{pipeline}/versions/{version}", None)
+    assert route.matches(["p", "delay", "versions", "7"]) == {"pipeline": "delay", "version": "7"}
+    for parts in (["p", "", "versions", "7"], ["p", "delay", "runs", "7"], ["p", "delay", "versions"], []):
+        assert route.matches(parts) is None
+
+
+# ── charts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def drawn(svg):
+    return ET.fromstring(str(svg))  # noqa: S314  our own
+
+
+def test_a_line_over_time_has_a_point_with_its_interval_and_a_word_for_each_value():
+    points = [At(time=n * DAY, value=0.5 + n / 10, low=0.4, high=0.9, note=f"day {n}") for n in range(3)]
+    svg = drawn(over_time([Line(name="auc", points=points)], Axes(label="AUC", marks=[Mark(time=DAY, name="swap")])))
+    assert svg.get("aria-label") == "AUC"
+    titles = [one.text for one in svg.iter("title")]
+    assert titles == ["swap", "auc: 0.5, day 0", "auc: 0.6, day 1", "auc: 0.7, day 2"]
+
+
+def test_a_missing_value_breaks_the_line():
+    points = [At(time=n * DAY, value=None if n == 2 else 1.0 + n) for n in range(5)]
+    (path,) = [
+        one.get("d")
+        for one in drawn(over_time([Line(name="x", points=points)], Axes(label="x"))).iter("path")
+        if one.get("class") == "stroke"
+    ]
+    assert len(re.findall("M", path)) == 2
+
+
+def test_nothing_to_draw_is_nothing_and_one_value_is_drawn():
+    assert over_time([Line(name="x", points=[At(time=0, value=None)])], Axes(label="x")) == ""
+    assert drawn(over_time([Line(name="x", points=[At(time=0, value=1.0)])], Axes(label="x"))) is not None
+
+
+def test_a_users_text_in_a_chart_is_text():
+    hostile = '"><script>alert(1)</script>'
+    svg = str(over_time([Line(name=hostile, points=[At(time=0, value=1.0, note=hostile)])], Axes(label=hostile)))
+    assert "<script" not in svg
+    assert "<script" not in str(sparkline([1.0, 2.0], hostile))
+    drawn(svg)
+
+
+@pytest.mark.parametrize("values", [[], [None], [None, None], [0.0, 0.0], [1.0], [float("nan"), 1.0, 2.0]])
+def test_any_history_is_a_sparkline(values):
+    drawn(sparkline(values, "x"))
+
+
+def test_ticks_are_round_and_within():
+    assert ticks(0.47, 0.83) == [0.5, 0.6, 0.7, 0.8]
+    assert ticks(0, 95_000) == [0, 50_000]
+    assert ticks(-1, 1, 4) == [-1.0, -0.5, 0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("days", [0.01, 0.5, 3, 40, 400, 4_000])
+def test_time_ticks_are_few_round_and_within(days):
+    found = time_ticks(1.0e12, 1.0e12 + days * DAY)
+    assert len(found) <= 12
+    assert all(1.0e12 <= at <= 1.0e12 + days * DAY for at, _ in found)
