@@ -223,7 +223,7 @@ def test_moves_are_in_the_name_of_the_key_and_for_operators_alone(settings, fres
 _MOVES = ["/console/p/delay/retrain", "/console/p/delay/schedule/pause"]
 
 
-def test_a_move_without_a_reason_or_of_a_pipeline_whose_file_is_not_known_is_refused_in_words(settings):
+def test_a_move_without_a_reason_or_that_nobody_can_make_is_refused_in_words(settings):
     apply(settings, PIPELINE)
     put(settings, requested("a"))
     with server_of(settings, PIPELINE) as (_, client):
@@ -232,7 +232,7 @@ def test_a_move_without_a_reason_or_of_a_pipeline_whose_file_is_not_known_is_ref
             status, page, _ = client("POST", place, b"why=+", FORM)
             assert (status, b"reason: expected 1 to 1,000 characters, got 0" in page) == (400, True)
             status, page, _ = client("POST", place, b"why=because", FORM)
-            assert (status, b"does not know the file of delay" in page) == (400, True)
+            assert (status, b"no scheduler runs" in page) == (503, True)
         assert client("POST", "/console/p/delay/retrain", b"why=" + b"a" * 1_001, FORM)[0] == 400
         for place in (f"{RUNS_PAGE}/b", f"{RUNS_PAGE}/b/log", "/console/p/delay/schedule/stop", "/console/p/x/runs"):
             assert client("GET", place)[0] == 404
