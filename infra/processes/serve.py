@@ -57,6 +57,7 @@ from headrace.streams.swap import Follower
 
 _BACKLOG = 2_048  # connections that wait to be accepted
 _KEEP_ALIVE_SECONDS = 75
+_CATALOG_SECONDS = 60.0  # at most, for reading registry and runs: then pages say what is missing
 _KEYS_SECONDS = 1.0  # between two looks at the file of API keys
 _SWITCH_SECONDS = 0.000_5  # that a thread waits for the interpreter: by default 5 ms, ten times a small model's run
 _VERSION = version_of("headrace")
@@ -128,7 +129,9 @@ class Server:
             )
             stack.callback(service.close)
             access, hub = self._access(), Hub()
-            console = Console(self._site(stack, access, hub))
+            site = self._site(stack, access, hub)
+            await asyncio.to_thread(site.catalog.ready.wait, _CATALOG_SECONDS)  # no page without its versions
+            console = Console(site)
             rest = uvicorn.Server(self._http(self._rest(service, access, console)))
             remote = await self._grpc(service, access)
             looking = asyncio.create_task(self._look_at_keys())
