@@ -1,9 +1,10 @@
-"""`headrace data explain|replay`: one prediction and why, and the past scored again."""
+"""`headrace data …`: what is on the topics, one prediction and why, and the past scored again."""
 
 from typing import Annotated
 
 import typer
 
+from headrace.infra.cli import data_profile, data_show
 from headrace.infra.cli.explanation import show
 from headrace.infra.cli.output import (
     Output,
@@ -29,8 +30,10 @@ Example: headrace data replay flights.py --from 2013-07-01T00:00:00Z --version 1
 
 
 def register(app: typer.Typer) -> None:
-    data = typer.Typer(help="What was served, and why.", no_args_is_help=True)
+    data = typer.Typer(help="What is on the topics, what was served, and why.", no_args_is_help=True)
     app.add_typer(data, name="data", epilog="Example: headrace data explain flights.py flights/0/4711")
+    data_show.register(data)
+    data_profile.register(data)
     _explain(data)
     _replay(data)
 
