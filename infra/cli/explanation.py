@@ -23,6 +23,7 @@ def show(found: "Explanation") -> None:
         facts += [("  value", found.no_event)]
     if letter is not None:
         facts += [("not served", f"{letter.reason}: {letter.detail}"), ("  parked", f"{letter.at} at {letter.place}")]
+        facts += [("  redriven", f"{letter.redriven_at} to {letter.redriven_to}")] if letter.redriven_at else []
     if served is not None:
         facts += [("served", f"{served.score!r} by version {served.version}, at {served.at} in {served.place}")]
         facts += [("  event time", served.event_time)]

@@ -20,6 +20,7 @@ from headrace.models.metrics import measure
 from headrace.models.pipeline import Pipeline
 from headrace.models.records import Prediction
 from headrace.streams.codec import LabelDecoder, clock_ms
+from headrace.streams.dead_letters import is_mark
 from headrace.streams.live_join import Joined, LiveJoin
 from headrace.streams.served import decode_served
 
@@ -154,7 +155,8 @@ class Backfill:
             if not messages and self._reader.caught_up:
                 return  # what is left are markers of transactions
             for message in messages:
-                self._take(message.topic(), message.value() or b"")
+                if not is_mark(message):
+                    self._take(message.topic(), message.value() or b"")
 
     def _take(self, topic: str, value: bytes) -> None:
         names = self._names
