@@ -50,12 +50,16 @@ def _explain(data: typer.Typer) -> None:
 
         Exit code 3 where the version, run again, answers something else; 1 where it cannot be run.
         """
-        from headrace.infra.services.explain import explain as explained  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.explain import NotAmongServed  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.explain import explain as explained  # noqa: PLC0415
         from headrace.models.errors import BadInput  # noqa: PLC0415
 
         settings, names = named(file)
-        with err.status("looking"):
-            found = explained(settings, names, event, look_back=look_back)
+        try:
+            with err.status("looking"):
+                found = explained(settings, names, event, look_back=look_back)
+        except NotAmongServed as error:
+            raise BadInput(f"{error} --look-back looks further.") from error
         if output is Output.json:
             print_json(found)
         else:

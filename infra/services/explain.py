@@ -19,13 +19,22 @@ from headrace.infra.services.rerun import Rerun, impossible, run_again
 from headrace.infra.services.scoring import Scoring
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import partitions_of
+from headrace.models.drift import SCORE
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, RegistryRefused
 from headrace.models.manifest import Manifest
 from headrace.models.pipeline import SERVED_FIELDS
 from headrace.models.records import Promoted, Switched
 from headrace.models.registry import Versions
+from headrace.models.standing import Standing, standing
+from headrace.streams.dead_letters import headers_of_each
 from headrace.streams.group_offsets import positions_of_group
+
+_LONG = 20  # numbers of a tensor
+
+
+class NotAmongServed(BadInput):
+    """An event id that was looked for in vain: there may be older rows."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +102,29 @@ def explain(settings: Settings, names: Names, wanted: str, *, look_back: int) ->
     return found
 
 
+def standings(found: Explanation) -> dict[str, Standing]:
+    """Of each feature, and of the score, where it lies among what the version was trained on, as its manifest says."""
+    if found.served is None or found.manifest is None or found.manifest.reference is None:
+        return {}
+    known = found.manifest.reference.columns
+    values = found.served.features | {SCORE: found.served.score}
+    made = {
+        name: standing(known[name], value)
+        for name, value in values.items()
+        if name in known and not isinstance(value, list)
+    }
+    return {name: one for name, one in made.items() if one is not None}
+
+
+def feature_text(value: Any) -> str:
+    """As served, for people."""
+    if value is None:
+        return "missing"
+    if isinstance(value, list) and len(value) > _LONG:
+        return f"{len(value):,} numbers from {min(value):.4g} to {max(value):.4g}"
+    return str(value)
+
+
 def _place(settings: Settings, names: Names, wanted: str, look_back: int) -> tuple[int, int]:
     topic, _, rest = wanted.rpartition("/")
     topic, _, partition = topic.rpartition("/")
@@ -111,9 +143,9 @@ def _place(settings: Settings, names: Names, wanted: str, look_back: int) -> tup
             return number, offset
         if looked_at >= look_back:
             break
-    raise BadInput(
+    raise NotAmongServed(
         f"expected {names.pipeline.events.name}/partition/offset of an event, or the id of one among the newest"
-        f" {looked_at:,} served rows; got {wanted!r}. --look-back looks further; dead letters have places alone."
+        f" {looked_at:,} served rows; got {wanted[:100]!r}. Dead letters have places alone."
     )
 
 
@@ -140,10 +172,11 @@ def _event(message: Any, names: Names) -> Event:
         value = readable(message.value(), names.pipeline.events.format)
         with suppress(msgspec.DecodeError, ValueError, RecursionError):  # then its text says what there is
             value = msgspec.json.decode(value)
+    (headers,), _ = headers_of_each([message])
     return Event(
         written_at=iso(message.timestamp()[1]),
         key=None if message.key() is None else readable(message.key()),
-        headers={name: None if held is None else readable(held) for name, held in message.headers() or []},
+        headers={name: None if held is None else readable(held) for name, held in headers or []},
         value=value,
     )
 
