@@ -17,6 +17,9 @@ SOURCE_HEADER = "headrace-source"  # topic/partition/offset
 TICK_HEADER = "headrace-tick"  # of rows that were scored by schedule: the scheduled time, RFC 3339 UTC
 FIRST_OFFSET_HEADER = "headrace-first-offset"
 LAST_OFFSET_HEADER = "headrace-last-offset"
+ON_DEMAND_HEADER = (
+    "headrace-on-demand"  # how many rows a served batch has that were asked for, and are no events of the topic
+)
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):

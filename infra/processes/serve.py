@@ -37,6 +37,7 @@ from headrace.infra.serve.one_write import OneWriteProtocol
 from headrace.infra.serve.openapi import description, page
 from headrace.infra.serve.operations import Operations
 from headrace.infra.serve.rest import Rest
+from headrace.infra.serve.row_log import RowLog
 from headrace.infra.serve.service import ServedPipeline, Service
 from headrace.infra.serve.tally import Tally
 from headrace.infra.serve.versions import Champion, Loaded, as_json
@@ -66,6 +67,7 @@ class Options:
     drain_seconds: float = 1.0  # of answering while readiness says no, for whoever shares out the requests
     nice: int = 5  # how much other processes go before this one, where all want the processor
     grace_seconds: float = 20.0  # for what is in flight then
+    log_served: bool = False  # whether answered events go to `<pipeline>.served`, for labels to join
     limits: Limits = field(default_factory=Limits)
 
 
@@ -110,12 +112,13 @@ class Server:
             for pipeline in self._pipelines:
                 followed = await asyncio.to_thread(self._followed, pipeline, stack)
                 pipelines[pipeline.name] = (pipeline, *followed)
+            limits, tally, observer = self._options.limits, self._tally, self._observer
             self.service = service = Service(
                 {
-                    name: ServedPipeline(pipeline, versions, scorer, self._options.limits, self._tally, self._observer)
-                    for name, (pipeline, versions, scorer) in pipelines.items()
+                    name: ServedPipeline(pipeline, versions, scorer, limits, tally, observer, log)
+                    for name, (pipeline, versions, scorer, log) in pipelines.items()
                 },
-                self._options.limits,
+                limits,
             )
             stack.callback(service.close)
             access = self._access()
@@ -134,8 +137,8 @@ class Server:
             await asyncio.gather(answering, remote.stop(self._options.grace_seconds))
             looking.cancel()
 
-    def _followed(self, given: Pipeline, stack: ExitStack) -> tuple[Loaded, EventScorer]:
-        """A pipeline's versions, the registry read to its end, and what scores its events."""
+    def _followed(self, given: Pipeline, stack: ExitStack) -> tuple[Loaded, EventScorer, RowLog | None]:
+        """A pipeline's versions, the registry read to its end, what scores its events, and what logs their rows."""
         settings, pipeline = self._settings, as_json(given)
         names = Names(settings.prefix, given)
         store = self._store(names, stack)
@@ -161,7 +164,16 @@ class Server:
         stack.callback(artifacts.close)
         stack.callback(follower.stop)
         loaded = Loaded(settings, names, champion, lambda: follower.versions, self._observer, self._options.limits)
-        return loaded, EventScorer(given.label, store)
+        scorer = EventScorer(given.label, store, rows=self._options.log_served)
+        return loaded, scorer, self._log(names, stack) if self._options.log_served else None
+
+    def _log(self, names: Names, stack: ExitStack) -> RowLog:
+        topic = names.topics.served
+        topic_id(self._settings, topic)  # not there: a sentence, at once
+        most = self._options.limits.logged_bytes
+        log = RowLog(self._settings, names.pipeline.name, topic, self._observer, most)
+        stack.callback(log.close)  # after the service's end: nothing is added any more
+        return log
 
     def _store(self, names: Names, stack: ExitStack) -> RedisFeatureStore | None:
         if not names.pipeline.stored:

@@ -15,6 +15,7 @@ class Limits:
     batch_rows: int = 1_024  # the most that run together; a larger request runs alone
     batch_seconds: float = 0.02  # a batch that takes longer makes the next ones smaller
     deadline_seconds: float = 10.0  # for requests that say none, and the longest that one may say
+    logged_bytes: int = 64 << 20  # of served rows that the broker has not acknowledged, per pipeline
     connections: int = 4_096
     versions: int = 4  # loaded on demand, beside the champions
     loading: int = 8  # versions that may be waited for at the same time
