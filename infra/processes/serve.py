@@ -32,8 +32,8 @@ from headrace.infra.sandbox import Sandbox
 from headrace.infra.serve.access import Access, is_loopback
 from headrace.infra.serve.events import EventScorer
 from headrace.infra.serve.grpc_service import Grpc
+from headrace.infra.serve.guarded import GuardedProtocol, close_late_ones
 from headrace.infra.serve.limits import Limits
-from headrace.infra.serve.one_write import OneWriteProtocol
 from headrace.infra.serve.openapi import description, page
 from headrace.infra.serve.operations import Operations
 from headrace.infra.serve.rest import Rest
@@ -124,7 +124,8 @@ class Server:
             access = self._access()
             rest = uvicorn.Server(self._http(self._rest(service, access)))
             remote = await self._grpc(service, access)
-            looking = asyncio.create_task(self._look_at_keys())
+            late = close_late_ones(rest.server_state.connections, limits.head_seconds)
+            looking = [asyncio.create_task(one) for one in (self._look_at_keys(), late)]
             answering = asyncio.create_task(_serve(rest, listening))
             collect_rarely()
             self.port = listening.getsockname()[1]
@@ -135,7 +136,8 @@ class Server:
                 await asyncio.sleep(self._options.drain_seconds)
                 rest.should_exit = True
             await asyncio.gather(answering, remote.stop(self._options.grace_seconds))
-            looking.cancel()
+            for one in looking:
+                one.cancel()
 
     def _followed(self, given: Pipeline, stack: ExitStack) -> tuple[Loaded, EventScorer, RowLog | None]:
         """A pipeline's versions, the registry read to its end, what scores its events, and what logs their rows."""
@@ -202,6 +204,9 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", options.limits.request_bytes),
                 ("grpc.so_reuseport", 0),
+                ("grpc.http2.bdp_probe", 0),  # or a message that nobody asked for yet gets more than a window's room
+                ("grpc.max_allowed_incoming_connections", options.limits.connections),
+                ("grpc.server_handshake_timeout_ms", round(1000 * options.limits.head_seconds)),
             ],
         )
         server.add_generic_rpc_handlers((Grpc(service, access, self._tally, version=_VERSION).handler(),))
@@ -231,7 +236,7 @@ class Server:
     def _http(self, rest: Rest) -> uvicorn.Config:
         return uvicorn.Config(
             rest,
-            http=OneWriteProtocol,
+            http=GuardedProtocol,
             proxy_headers=False,
             ws="none",
             lifespan="off",

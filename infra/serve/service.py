@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.infra.serve.events import Answered, EventScorer, Told
+from headrace.infra.serve.http import Bodies
 from headrace.infra.serve.lane import Batch, Lane
 from headrace.infra.serve.limits import Limits
 from headrace.infra.serve.refusals import NotFound, TooLarge
@@ -129,6 +130,7 @@ class Service:
 
     def __init__(self, pipelines: Mapping[str, ServedPipeline], limits: Limits) -> None:
         self.pipelines, self.limits, self.draining = pipelines, limits, False
+        self.bodies = Bodies(limits)
 
     def pipeline(self, name: str) -> ServedPipeline:
         """Raises NotFound."""
