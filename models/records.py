@@ -23,6 +23,9 @@ REDRIVEN_HEADER = (
 REDRIVEN_TO_HEADER = "headrace-redriven-to"  # on the mark: where the record is now, topic/partition/offset
 BY_HEADER = "headrace-by"  # on the mark
 WHY_HEADER = "headrace-why"  # on the mark
+ON_DEMAND_HEADER = (
+    "headrace-on-demand"  # how many rows a served batch has that were asked for, and are no events of the topic
+)
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):

@@ -30,7 +30,8 @@ def show(found: "Explanation") -> None:
         facts += [("  event time", served.event_time)]
         facts += [("  times", f"{served.times}: this is the first")] if served.times > 1 else []
         facts += [(f"  {name}", feature_text(value)) for name, value in served.features.items()]
-        published = "no longer on the topic" if found.prediction is None else _text(found.prediction)
+        nowhere = "answered on demand" if found.on_demand else "no longer on the topic"
+        published = nowhere if found.prediction is None else _text(found.prediction)
         facts += [("prediction", published), *_version(found), *_again(found)]
     print_facts(facts)
 

@@ -1,6 +1,10 @@
-"""an event's place, or its id → what was served for it and why: event, features, version, who made and promoted it."""
+"""an event's place, or its id → what was served for it and why: event, features, version, who made and promoted it.
+
+Of an event that was asked for on demand there are features, version and score; the event itself is on no topic.
+"""
 
 from contextlib import closing, suppress
+from re import compile as pattern
 from typing import Any
 
 import msgspec
@@ -25,10 +29,12 @@ from headrace.models.errors import BadInput, RegistryRefused
 from headrace.models.manifest import Manifest
 from headrace.models.pipeline import SERVED_FIELDS
 from headrace.models.records import Promoted, Switched
-from headrace.models.registry import Versions
 from headrace.models.standing import Standing, standing
 from headrace.streams.dead_letters import headers_of_each
 from headrace.streams.group_offsets import positions_of_group
+from headrace.streams.served import on_demand_place, record_of
+
+_on_demand = pattern(r"(?P<topic>.+)/(?P<partition>\d{1,9})/(?P<offset>\d{1,10})/(?P<row>\d{1,4})")
 
 _LONG = 20  # numbers of a tensor
 
@@ -56,10 +62,11 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, kw_only=True):
-    source: str  # topic/partition/offset
+    source: str  # topic/partition/offset; of what was asked for on demand, of its row on the served topic, /row
     id: str = ""
     event: Event | None = None
     no_event: str = ""  # why
+    on_demand: bool = False
     dead_letter: Letter | None = None
     served: Served | None = None
     prediction: Any = None  # as published, where it is still on the topic
@@ -74,8 +81,11 @@ def explain(settings: Settings, names: Names, wanted: str, *, look_back: int) ->
     """`wanted` is topic/partition/offset of an event, or an event id, which is looked for in the newest `look_back`
     served rows. Raises BadInput for an event that is not there or was not served, BrokerUnavailable."""
     partition, offset = _place(settings, names, wanted, look_back)
-    found = Explanation(source=f"{names.events}/{partition}/{offset}")
-    _read_event(settings, names, found, partition, offset)
+    found = Explanation(source=_source(names, partition, offset), on_demand=partition < 0)
+    if found.on_demand:
+        found.no_event = "asked for on demand: it is on no topic"
+    else:
+        _read_event(settings, names, found, partition, offset)
     batches = served_with(settings, names.topics.served, partition, offset)
     if not batches:
         found.dead_letter = next((one for one in letters(settings, names) if one.source == found.source), None)
@@ -86,11 +96,13 @@ def explain(settings: Settings, names: Names, wanted: str, *, look_back: int) ->
     row = batch.row(offset) or 0
     found.served = _served(batch, row, len(batches))
     found.id = batch.rows.column("id")[row].as_py()
-    predictions = predicted_with(settings, names.topics.predictions, partition, offset)
-    decoded = [msgspec.json.decode(message.value()) for message in predictions]
-    found.prediction = next((one for one in decoded if one["version"] == found.served.version), None)
     known = known_versions(settings, names)
-    _read_moves(settings, names, found, known, partition, offset)
+    found.promotions = tuple(one for one in known.promotions if one.version == found.served.version)
+    if not found.on_demand:
+        predictions = predicted_with(settings, names.topics.predictions, partition, offset)
+        decoded = [msgspec.json.decode(message.value()) for message in predictions]
+        found.prediction = next((one for one in decoded if one["version"] == found.served.version), None)
+        _read_moves(settings, names, found, partition, offset)
     with closing(Scoring(settings, names, known)) as scoring:
         try:
             found.manifest = scoring.manifest(found.served.version)
@@ -130,6 +142,8 @@ def _place(settings: Settings, names: Names, wanted: str, look_back: int) -> tup
     topic, _, partition = topic.rpartition("/")
     if topic in (names.events, names.pipeline.events.name) and partition.isdecimal() and rest.isdecimal():
         return int(partition), int(rest)
+    if (place := _on_demand.fullmatch(wanted)) and place["topic"] == names.topics.served:
+        return on_demand_place(int(place["partition"]), int(place["offset"]), int(place["row"]))
     looked_at = 0
     for found in newest_first(settings, names.topics.served):
         hits = []
@@ -147,6 +161,12 @@ def _place(settings: Settings, names: Names, wanted: str, look_back: int) -> tup
         f"expected {names.pipeline.events.name}/partition/offset of an event, or the id of one among the newest"
         f" {looked_at:,} served rows; got {wanted[:100]!r}. Dead letters have places alone."
     )
+
+
+def _source(names: Names, partition: int, offset: int) -> str:
+    if partition >= 0:
+        return f"{names.events}/{partition}/{offset}"
+    return "/".join(map(str, (names.topics.served, *record_of(partition, offset))))
 
 
 def _read_event(settings: Settings, names: Names, found: Explanation, partition: int, offset: int) -> None:
@@ -190,6 +210,8 @@ def _partitions(settings: Settings, topic: str) -> list[int]:
 
 
 def _why_not_served(settings: Settings, names: Names, found: Explanation, partition: int, offset: int) -> str:
+    if found.on_demand:
+        return "expected a row that was asked for on demand; there is none at this place."
     if found.event is None:
         return found.no_event
     client = Consumer(consumer_config(settings, names.infer))  # asks, never joins
@@ -218,12 +240,9 @@ def _served(batch: Batch, row: int, times: int) -> Served:
     )
 
 
-def _read_moves(
-    settings: Settings, names: Names, found: Explanation, known: Versions, partition: int, offset: int
-) -> None:
+def _read_moves(settings: Settings, names: Names, found: Explanation, partition: int, offset: int) -> None:
     """Which promotion it was: a version may have been promoted more than once."""
     version = found.served.version if found.served else 0
-    found.promotions = tuple(one for one in known.promotions if one.version == version)
     for switched in switches(settings, names.topics.history):
         here = (switched.topic, switched.partition) == (names.events, partition)
         if here and switched.first_offset <= offset:
