@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headrace.infra.merged import Item, Merged
 from headrace.infra.seek import Seeker, Span
 from headrace.models.errors import EventRejected
-from headrace.streams.served import decode_served
+from headrace.streams.served import served_rows
 
 _FIRST = 16  # batches: of up to 512 KB each
 _MOST = 2_048  # of one partition at once; where little is served they have one row
@@ -50,7 +50,7 @@ class NewestBatches:
                 self._merged.close_partition(item.partition)
                 continue
             try:
-                rows = decode_served(item.held.value() or b"")
+                rows = served_rows(item.held)
             except EventRejected:  # not written by headrace
                 continue
             yield item, rows
