@@ -6,7 +6,7 @@ from urllib.parse import quote
 from headrace.infra.names import Names
 
 SERVED, DEAD_LETTERS, PREDICTIONS = "served", "dead-letters", "predictions"
-PROFILE = "profile"  # no topic is called so that has a tab: theirs are links with ?topic=
+PROFILE = "profile"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,15 @@ class Tab:
     name: str
     href: str
     is_here: bool
+
+
+def topic_of(names: Names, wanted: str) -> str:
+    """Without the prefix. By its name, or by what it is: events, labels, served, predictions, dead-letters."""
+    pipeline = names.pipeline
+    known = {"": pipeline.events.name, "events": pipeline.events.name, "labels": pipeline.label.topic.name}
+    known |= {kind: pipeline.topic(kind) for kind in (SERVED, PREDICTIONS, DEAD_LETTERS)}
+    known |= {one.name: one.name for one in pipeline.inputs}  # whatever a user calls a topic, it is that one
+    return known.get(wanted, wanted)
 
 
 def tabs(names: Names, here: str) -> list[Tab]:

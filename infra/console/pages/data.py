@@ -1,11 +1,12 @@
 """a pipeline's topics → their records, newest first, and one record with its bytes; served rows."""
 
 from typing import Any
+from urllib.parse import quote
 
 from headrace.infra.console.fields import whole_number
 from headrace.infra.console.pages.letters import letter_at, letters
-from headrace.infra.console.site import Route, Site, here
-from headrace.infra.console.tabs import DEAD_LETTERS, SERVED, tabs
+from headrace.infra.console.site import Route, Site, here, redirect
+from headrace.infra.console.tabs import DEAD_LETTERS, PROFILE, SERVED, tabs, topic_of
 from headrace.infra.hexdump import hexdump
 from headrace.infra.names import Names
 from headrace.infra.serve.http import Request, Response
@@ -25,7 +26,9 @@ _COLUMNS = 40  # features of a served row in the list
 
 async def _list(site: Site, request: Request, pipeline: str) -> Response:
     names = site.place(pipeline)
-    topic = request.query("topic") or names.pipeline.events.name
+    topic = topic_of(names, request.query("topic"))
+    if topic == PROFILE and topic not in {one.name for one in names.pipeline.inputs}:
+        return redirect(f"/console/p/{quote(pipeline)}/data/profile")
     if topic == names.pipeline.topic(SERVED):
         return await _served(site, request, names)
     if topic == names.pipeline.topic(DEAD_LETTERS):
