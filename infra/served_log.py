@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from headrace.infra.bulk_reader import runs_until_end
 from headrace.infra.kafka import consumer_config, watermarks
+from headrace.infra.names import Names
 from headrace.infra.seek import Seeker, Span, about, at_or_after
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition, partitions_of
@@ -49,6 +50,14 @@ class Batch:
         """Of the event with this offset; headers only say that it may be there."""
         at = int(pc.index(self.rows.column("offset"), offset).as_py())
         return None if at < 0 else at
+
+
+def source_of(events: str, names: Names, partition: int, offset: int) -> str:
+    """What a person calls a served row's event: its place on the topic `events`; of one that was asked for on demand,
+    where its row lies on the served topic."""
+    if partition >= 0:
+        return f"{events}/{partition}/{offset}"
+    return "/".join(map(str, (names.topics.served, *record_of(partition, offset))))
 
 
 def served_with(settings: Settings, topic: str, partition: int, offset: int) -> list[Batch]:

@@ -32,7 +32,7 @@ from headrace.models.records import Promoted, Switched
 from headrace.models.standing import Standing, standing
 from headrace.streams.dead_letters import headers_of_each
 from headrace.streams.group_offsets import positions_of_group
-from headrace.streams.served import on_demand_place, record_of
+from headrace.streams.served import on_demand_place
 
 _on_demand = pattern(r"(?P<topic>.+)/(?P<partition>\d{1,9})/(?P<offset>\d{1,10})/(?P<row>\d{1,4})")
 
@@ -81,7 +81,7 @@ def explain(settings: Settings, names: Names, wanted: str, *, look_back: int) ->
     """`wanted` is topic/partition/offset of an event, or an event id, which is looked for in the newest `look_back`
     served rows. Raises BadInput for an event that is not there or was not served, BrokerUnavailable."""
     partition, offset = _place(settings, names, wanted, look_back)
-    found = Explanation(source=_source(names, partition, offset), on_demand=partition < 0)
+    found = Explanation(source=source_of(names.events, names, partition, offset), on_demand=partition < 0)
     if found.on_demand:
         found.no_event = "asked for on demand: it is on no topic"
     else:
@@ -161,12 +161,6 @@ def _place(settings: Settings, names: Names, wanted: str, look_back: int) -> tup
         f"expected {names.pipeline.events.name}/partition/offset of an event, or the id of one among the newest"
         f" {looked_at:,} served rows; got {wanted[:100]!r}. Dead letters have places alone."
     )
-
-
-def _source(names: Names, partition: int, offset: int) -> str:
-    if partition >= 0:
-        return f"{names.events}/{partition}/{offset}"
-    return "/".join(map(str, (names.topics.served, *record_of(partition, offset))))
 
 
 def _read_event(settings: Settings, names: Names, found: Explanation, partition: int, offset: int) -> None:

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from headrace.infra.merged import Item
 from headrace.infra.names import Names
 from headrace.infra.seek import Seeker, Span
+from headrace.infra.served_log import source_of
 from headrace.infra.served_newest import NewestBatches, Range
 from headrace.infra.services.browse import MOST, cursor, within
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput
 from headrace.models.pipeline import PROBABILITIES, SERVED_FIELDS
-from headrace.streams.served import record_of
 
 LOOK_BACK = 200_000  # rows
 _MOST_BYTES = 256 * 1024 * 1024  # of batches that are looked at for one page
@@ -124,13 +124,6 @@ def _cursor(positions: dict[int, int], left: dict[int, tuple[int, int]]) -> str:
     return ",".join([*begun, *([others] if others else [])])
 
 
-def _source(names: Names, partition: int, offset: int) -> str:
-    if partition >= 0:
-        return f"{names.pipeline.events.name}/{partition}/{offset}"
-    number, record, row = record_of(partition, offset)
-    return f"{names.topics.served}/{number}/{record}/{row}"
-
-
 def _row(names: Names, item: Item[Any], batch: pa.RecordBatch, row: int) -> ServedRow:
     one = {name: batch.column(name)[row] for name in ("id", "event_time", "partition", "offset", "version", "score")}
     probabilities = batch.column(PROBABILITIES)[row].as_py() if PROBABILITIES in batch.schema.names else None
@@ -141,7 +134,7 @@ def _row(names: Names, item: Item[Any], batch: pa.RecordBatch, row: int) -> Serv
         written_at=iso(item.written_ms) if item.written_ms >= 0 else "",
         id=one["id"].as_py() or "",
         event_time="" if event_ms is None else iso(event_ms),
-        source=_source(names, one["partition"].as_py(), one["offset"].as_py()),
+        source=source_of(names.pipeline.events.name, names, one["partition"].as_py(), one["offset"].as_py()),
         version=one["version"].as_py(),
         score=one["score"].as_py(),
         probabilities=None if probabilities is None else tuple(probabilities),
