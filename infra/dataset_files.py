@@ -21,7 +21,7 @@ from headrace.infra.topic_reader import Partition
 from headrace.models.errors import BadInput, EventRejected
 from headrace.models.manifest import OffsetRange
 from headrace.streams.codec import LabelDecoder, clock_ms
-from headrace.streams.served import decode_served
+from headrace.streams.served import served_rows
 from headrace.trainer.past_file import APPENDED
 
 _LABELS = pa.schema([("id", pa.string()), ("time", pa.int64()), ("value", pa.float64())])
@@ -165,7 +165,7 @@ def _expect_within(place: str, wanted: tuple[int, int], there: tuple[int, int]) 
 def _served(messages: list[Any], *, appended: bool) -> Iterator[pa.RecordBatch]:
     for message in messages:
         try:
-            batch = decode_served(message.value() or b"")
+            batch = served_rows(message)
         except EventRejected:  # not written by headrace: no row of ours
             continue
         if appended:

@@ -32,7 +32,7 @@ from headrace.streams.live_join import Joined, LiveJoin
 from headrace.streams.live_loss import ServedLoss
 from headrace.streams.live_scores import LiveScores
 from headrace.streams.pairs import Pair
-from headrace.streams.served import decode_served, scores_of
+from headrace.streams.served import scores_of, served_rows
 from headrace.streams.sink import AcknowledgedSink
 from headrace.trainer.columns import as_numpy
 
@@ -142,7 +142,7 @@ class LiveLabels:
                 labels.append(message)
                 continue
             with suppress(EventRejected):  # nobody but headrace writes there
-                self._served(decode_served(message.value() or b""), message.timestamp()[1])
+                self._served(served_rows(message), message.timestamp()[1])
         if labels:
             kept, rows, rejected = self._decoder.decode([message.value() for message in labels], clock_ms())
             recent = [(labels[at], row) for at, row in zip(kept, rows, strict=True) if self._is_recent(labels[at])]

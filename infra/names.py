@@ -64,6 +64,11 @@ class Names:
         return f"{self.pipeline.name}.scorer"
 
     @property
+    def redrive(self) -> str:
+        """The transactional id of whoever redrives dead letters, without the prefix, as above."""
+        return f"{self.pipeline.name}.redrive"
+
+    @property
     def store_namespace(self) -> str:
         return self.of(self.pipeline.name)
 

@@ -74,6 +74,10 @@ class Metrics:
         )
         self._measured: dict[str, frozenset[int]] = {}  # versions with live metrics, by pipeline
         self._on_demand = counter("headrace_serve_rows", "Predicted on demand", ["pipeline", "version", "lane"])
+        self._logged = counter("headrace_serve_logged_rows", "On demand, on the served topic", ["pipeline"])
+        self._not_logged = counter(
+            "headrace_serve_not_logged_rows", "On demand, and lost there", ["pipeline", "reason"]
+        )
         self._together = histogram(
             "headrace_serve_batch_requests", "Answered in one run", ["pipeline", "lane"], buckets=_TOGETHER
         )
@@ -98,6 +102,14 @@ class Metrics:
         labels = (fact.pipeline, str(fact.version), fact.lane)
         self._on_demand.labels(*labels).inc(fact.rows)
         self._together.labels(fact.pipeline, fact.lane).observe(fact.requests)
+
+    @_take.register
+    def _(self, fact: facts.RowsLogged) -> None:
+        self._logged.labels(fact.pipeline).inc(fact.rows)
+
+    @_take.register
+    def _(self, fact: facts.RowsNotLogged) -> None:
+        self._not_logged.labels(fact.pipeline, fact.reason).inc(fact.rows)
 
     @_take.register
     def _(self, fact: facts.Acknowledged) -> None:
@@ -190,9 +202,12 @@ class Metrics:
 
 _QUIET = (
     *(facts.Predicted, facts.Served, facts.Acknowledged, facts.SideRowsApplied),
-    *(facts.Lag, facts.LiveMetric),
+    *(facts.Lag, facts.LiveMetric, facts.RowsLogged),
 )  # many a second
-_BAD = (facts.Refused, facts.DeadLettered, facts.Aborted, facts.Guarded, facts.RunTriedAgain, facts.RunOverruns)
+_BAD = (
+    *(facts.Refused, facts.DeadLettered, facts.Aborted, facts.Guarded, facts.RunTriedAgain, facts.RunOverruns),
+    facts.RowsNotLogged,
+)
 
 
 def log_fact(fact: object) -> None:

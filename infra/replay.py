@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
+from typing import Any
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from headrace.infra.feature_store import RedisFeatureStore
 from headrace.infra.history import decoded
-from headrace.infra.kafka import consumer_config, end_offsets, producer_config
+from headrace.infra.kafka import consumer_config, producer_config
 from headrace.infra.leadership import KafkaRegistry
 from headrace.infra.names import RUNS, Names
 from headrace.infra.rows import EventStream
@@ -73,7 +74,10 @@ class Replay:
         self, settings: Settings, names: Names, store: FeatureStore | None, alive: Callable[[], None] = lambda: None
     ) -> None:
         self._names, self._store, self._alive = names, store, alive
-        self._producer = Producer(producer_config(settings, linger_ms=1))
+        self._ends: dict[str, dict[int, int]] = {}  # of each topic, behind the last row of ours by partition
+        self._failed: list[str] = []
+        options = {"linger_ms": 1, "delivery_report_only_error": False, "on_delivery": self._delivered}
+        self._producer = Producer(producer_config(settings, **options))
         self._group = Consumer(consumer_config(settings, f"{names.pipeline.name}.infer"))  # asks, never joins
         self._runs = TopicReader(settings, [names.of(RUNS)])
         self._registry = KafkaRegistry(settings)
@@ -82,7 +86,6 @@ class Replay:
         self._history = TopicReader(settings, [names.topics.history])
         self._switched: dict[int, int] = {}  # events partition → seq of its newest switch
         self._cursors: dict[str, int] = {}
-        self._ends_before: dict[str, Mapping[int, int]] = {}  # of each topic, before the first row of ours
 
     def run(self, rows: Rows, *, longest_ms: int, start: int | None = None, end: int | None = None) -> Iterator[Slice]:
         """Yields after each slice."""
@@ -121,8 +124,6 @@ class Replay:
     def _produce(self, stream: EventStream, until: int) -> int:
         """Rows with start ≤ time < until, acknowledged."""
         topic, first = self._names.of(stream.topic), self._cursors.get(stream.topic, 0)
-        if topic not in self._ends_before:
-            self._ends_before[topic] = end_offsets(self._group, topic)
         end = int(np.searchsorted(stream.times, until, "left"))
         for key, value in zip(stream.keys[first:end], stream.values[first:end], strict=True):
             while True:
@@ -132,8 +133,9 @@ class Replay:
                     self._producer.poll(0.01)
                 else:
                     break
-        if self._producer.flush(_WAIT_SECONDS):
-            raise Stalled(f"{topic}: the broker did not acknowledge the replayed rows")
+        if self._producer.flush(_WAIT_SECONDS) or self._failed:
+            why = f" ({self._failed[0]})" if self._failed else ""
+            raise Stalled(f"{topic}: the broker did not acknowledge the replayed rows{why}")
         self._cursors[stream.topic] = end
         return max(0, end - first)
 
@@ -142,20 +144,22 @@ class Replay:
         if store is None:
             return
         for topic in [self._names.of(topic) for topic in topics]:
-            ends = self._ends(topic)
+            ends = dict(self._ends.get(topic, {}))
             self._wait(
                 f"side rows of {topic} to be applied to the feature store",
                 lambda topic=topic, ends=ends: _reached(store.positions(topic), ends),  # type: ignore[misc]
             )
 
-    def _ends(self, topic: str) -> dict[int, int]:
-        """Of the partitions with rows of ours: another's last record may be a transaction's marker, which nobody who
+    def _delivered(self, error: KafkaError | None, message: Any) -> None:
+        """Our rows alone are waited for: at a topic's end there may be another's transaction, whose marker nobody who
         reads ever gets past."""
-        before = self._ends_before[topic]
-        return {number: end for number, end in end_offsets(self._group, topic).items() if end > before[number]}
+        if error is not None:
+            self._failed.append(error.str())
+        else:
+            self._ends.setdefault(message.topic(), {})[message.partition()] = message.offset() + 1
 
     def _await_committed(self) -> None:
-        ends = self._ends(self._names.events)
+        ends = dict(self._ends.get(self._names.events, {}))
         if not ends:
             return
         places = [TopicPartition(self._names.events, number) for number in ends]

@@ -24,7 +24,7 @@ from headrace.streams.rings import entity_text
 _END_OF_TIME = 253_402_300_799_999  # 9999-12-31, the last that RFC 3339 can write, Unix ms
 _SHOWN = 80  # characters of a bad line
 _BATCH_ROWS = 10_000  # of a Parquet file in memory at a time
-_Scalar = str | int | float | bool
+Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,9 +62,9 @@ def dated(rows: Iterable[bytes], topic: Topic, key: str | None = None, write: Wr
     """
     values = list(rows)
     keyed_by = key or topic.id
-    types: dict[str, tuple[Any, bool]] = {topic.time: (_Scalar, False)}
+    types: dict[str, tuple[Any, bool]] = {topic.time: (Scalar, False)}
     if keyed_by:
-        types.setdefault(keyed_by, (_Scalar, False))
+        types.setdefault(keyed_by, (Scalar, False))
     decode, held = record_decoder("Row", types)
     times, keys = np.full(len(values), -1, np.int64), list[bytes | None]()
     for row, value in enumerate(values):
@@ -73,7 +73,7 @@ def dated(rows: Iterable[bytes], topic: Topic, key: str | None = None, write: Wr
         except (msgspec.DecodeError, ValueError, RecursionError):
             keys.append(None)
             continue
-        times[row] = _time(getattr(fields, held[topic.time]))
+        times[row] = event_ms(getattr(fields, held[topic.time]))
         given = getattr(fields, held[keyed_by]) if keyed_by else None
         keys.append(None if given is None else entity_text(given).encode("utf-8", "surrogatepass"))
     times = _filled(times)
@@ -86,7 +86,7 @@ def dated(rows: Iterable[bytes], topic: Topic, key: str | None = None, write: Wr
     )
 
 
-def _time(given: _Scalar | None) -> int:
+def event_ms(given: Scalar | None) -> int:
     """Unix ms by the rules of the codec, -1 where it is no event time."""
     moment: datetime | int
     if isinstance(given, str):

@@ -5,13 +5,14 @@ offsets then fall back, and rise over the same events once more. Between a recor
 events there is thus one of the wanted, if there is any.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from time import monotonic
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from headrace.infra.kafka import consumer_config
+from headrace.infra.kafka import consumer_config, watermarks
 from headrace.infra.settings import Settings
 from headrace.models.errors import BrokerUnavailable
 
@@ -20,6 +21,7 @@ _AROUND = (
     4_000  # records before and behind: a canary's of a chunk follow all of the champion's; and what was written again
 )
 _RUN = 1_000  # messages taken at once
+_TOGETHER = 8  # partitions read side by side: each may have 1 MB waiting
 _SECONDS = 30.0  # for one answer
 _SMALL = {  # a look costs one record and what lies beside it
     "fetch.message.max.bytes": 64 * 1024,
@@ -47,32 +49,51 @@ class Seeker:
             raise BrokerUnavailable(f"{self._topic}/{partition}: no offsets, {error.args[0].str()}") from error
         return int(first), int(end)
 
+    def all_bounds(self) -> dict[int, tuple[int, int]]:
+        """Those of every partition, before anything is read. Raises BrokerUnavailable."""
+        return watermarks(self._consumer, self._topic)
+
     def between(self, partition: int, first: int, end: int) -> Iterator[list[Any]]:
         """Messages with first ≤ offset < end, as far as they are there. Raises BrokerUnavailable."""
-        if first >= end:
-            return
-        self._consumer.assign([TopicPartition(self._topic, partition, first)])
-        deadline = monotonic() + _SECONDS
-        while True:
+        yield from self.within({partition: (first, end)})
+
+    def within(self, ranges: Mapping[int, tuple[int, int]]) -> Iterator[list[Any]]:
+        """The same of several partitions side by side: one wait for all of them. In order within each."""
+        wanted = {number: span for number, span in ranges.items() if span[0] < span[1]}
+        places = iter(wanted.items())
+        while some := dict(islice(places, _TOGETHER)):
+            yield from self._within(some)
+
+    def _within(self, wanted: dict[int, tuple[int, int]]) -> Iterator[list[Any]]:
+        self._consumer.assign([TopicPartition(self._topic, number, first) for number, (first, _) in wanted.items()])
+        to_reach, deadline = set(wanted), monotonic() + _SECONDS
+        while to_reach:
             batch = self._consumer.consume(1, timeout=1.0)
             if batch:
                 batch += self._consumer.consume(_RUN - 1, timeout=0)
                 deadline = monotonic() + _SECONDS
-            ours = [message for message in batch if message.error() is None and first <= message.offset() < end]
+            ours = [message for message in batch if message.error() is None and self._is_within(message, wanted)]
             if ours:
                 yield ours
-            if any(self._is_end(message, end) for message in batch):
-                return
-            if monotonic() > deadline:
-                raise BrokerUnavailable(f"{self._topic}/{partition}: nothing read within {_SECONDS:.0f} s")
+            reached = {message.partition() for message in batch if self._is_end(message, wanted)} & to_reach
+            to_reach -= reached
+            if to_reach and reached:  # what follows there is not to be fetched while others are still read
+                self._consumer.incremental_unassign([TopicPartition(self._topic, number) for number in reached])
+            if to_reach and monotonic() > deadline:
+                places = ", ".join(f"{self._topic}/{number}" for number in sorted(to_reach))
+                raise BrokerUnavailable(f"{places}: nothing read within {_SECONDS:.0f} s")
 
     def close(self) -> None:
         self._consumer.close()
 
-    def _is_end(self, message: Any, end: int) -> bool:
+    def _is_within(self, message: Any, wanted: Mapping[int, tuple[int, int]]) -> bool:
+        first, end = wanted.get(message.partition(), (0, 0))
+        return bool(first <= message.offset() < end)
+
+    def _is_end(self, message: Any, wanted: Mapping[int, tuple[int, int]]) -> bool:
         error = message.error()
         if error is None:
-            return bool(message.offset() >= end - 1)
+            return message.partition() in wanted and bool(message.offset() >= wanted[message.partition()][1] - 1)
         if error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  the library's public name
             raise BrokerUnavailable(f"{self._topic}: {error.str()}")
         return bool(error.code() == KafkaError._PARTITION_EOF)  # noqa: SLF001

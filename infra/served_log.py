@@ -13,12 +13,13 @@ from confluent_kafka import Consumer, TopicPartition
 
 from headrace.infra.bulk_reader import runs_until_end
 from headrace.infra.kafka import consumer_config, watermarks
+from headrace.infra.names import Names
 from headrace.infra.seek import Seeker, Span, about, at_or_after
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition, partitions_of
 from headrace.models.errors import EventRejected
 from headrace.models.records import FIRST_OFFSET_HEADER, LAST_OFFSET_HEADER
-from headrace.streams.served import decode_served
+from headrace.streams.served import record_of, served_rows
 from headrace.trainer.columns import as_numpy
 
 _FIRST_STEP = 16  # records of each partition, then twice as many, and so on
@@ -51,10 +52,26 @@ class Batch:
         return None if at < 0 else at
 
 
+def source_of(events: str, names: Names, partition: int, offset: int) -> str:
+    """What a person calls a served row's event: its place on the topic `events`; of one that was asked for on demand,
+    where its row lies on the served topic."""
+    if partition >= 0:
+        return f"{events}/{partition}/{offset}"
+    return "/".join(map(str, (names.topics.served, *record_of(partition, offset))))
+
+
 def served_with(settings: Settings, topic: str, partition: int, offset: int) -> list[Batch]:
-    """The batches in which this event was served, oldest first: more than one where it was served again."""
+    """The batches in which this event was served, oldest first: more than one where it was served again.
+
+    Of one that was asked for on demand its place says in which.
+    """
     with closing(Seeker(settings, topic)) as seeker:
-        found = about(seeker, partition, offset, _served_span)
+        if partition < 0:
+            number, record, _ = record_of(partition, offset)
+            end = min(record + 1, seeker.bounds(number)[1])
+            found = [message for some in seeker.between(number, record, end) for message in some]
+        else:
+            found = about(seeker, partition, offset, _served_span)
     return [batch for batch in _batches(found) if batch.row(offset) is not None]
 
 
@@ -148,7 +165,7 @@ def _bounds(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
 def _batches(messages: Sequence[Any]) -> Iterator[Batch]:
     for message in messages:
         try:
-            rows = decode_served(message.value() or b"")
+            rows = served_rows(message)
         except EventRejected:  # not written by headrace
             continue
         place = f"{message.topic()}/{message.partition()}/{message.offset()}"
@@ -162,6 +179,7 @@ def _is_oldest(seeker: Seeker, message: Any) -> bool:
 
 
 def _served_span(message: Any) -> Span | None:
+    """None for rows that were asked for on demand, too: they lie between the events' and have no offsets of theirs."""
     headers = dict(message.headers() or [])
     try:
         return int(headers[FIRST_OFFSET_HEADER]), int(headers[LAST_OFFSET_HEADER])

@@ -163,6 +163,15 @@ def _max_bytes(client: Any, topic: str) -> int:
     return int(_config(client, topic)["max.message.bytes"])
 
 
+def config_of(settings: Settings, topic: str) -> dict[str, str]:
+    """What the broker says of a topic. Raises BrokerUnavailable."""
+    client = admin(settings)
+    try:
+        return _config(client, topic)
+    except KafkaException as error:
+        raise BrokerUnavailable(f"topic {topic}: no configuration, {error.args[0].str()}") from error
+
+
 def _config(client: Any, topic: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, topic)
     (answer,) = client.describe_configs([resource], request_timeout=_SECONDS).values()

@@ -28,6 +28,7 @@ _BINS = 10
 _VALUES = 20  # of a category: the others are one bin
 _ALPHA = 0.01
 _HALF = 0.5  # a bin that nobody is in counts as half a row: a logarithm of 0 would be infinite
+_NOBODY = np.zeros(0, np.int64)
 
 
 class Distance(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,13 +62,22 @@ def counts_of(reference: ColumnReference, values: NDArray[Any]) -> NDArray[np.in
 
 def distances(reference: Reference, counts: Mapping[str, NDArray[np.int64]]) -> list[Distance]:
     """Of the columns that have moved for sure, farthest first. Columns without rows on either side say nothing."""
+    return [distance for distance in all_distances(reference, counts) if is_sure(distance)]
+
+
+def all_distances(reference: Reference, counts: Mapping[str, NDArray[np.int64]]) -> list[Distance]:
+    """Also of those that may have moved by chance; `counts` of a column that nobody looked at may be missing."""
     found = []
     for name, column in reference.columns.items():
-        before, after = np.array(column.counts, np.float64), counts[name].astype(np.float64)
+        before, after = np.array(column.counts, np.float64), counts.get(name, _NOBODY).astype(np.float64)
         if before.sum() and after.sum():
             psi = _psi(before, after)
             found.append(Distance(column=name, psi=psi, ks=_ks(before, after), p=_p(psi, before, after)))
-    return sorted(_sure(found), key=lambda distance: -distance.psi)
+    return sorted(_corrected(found), key=lambda distance: -distance.psi)
+
+
+def is_sure(distance: Distance) -> bool:
+    return distance.p <= _ALPHA
 
 
 def _of(kind: str, values: NDArray[Any]) -> ColumnReference:
@@ -122,12 +132,11 @@ def _chi2_tail(x: float, freedom: int) -> float:
     return math.erfc(((x / freedom) ** (1 / 3) - (1 - variance)) / math.sqrt(2 * variance)) / 2
 
 
-def _sure(found: Sequence[Distance]) -> list[Distance]:
-    """Holm: the smallest p-value counts as often as there are columns, the next once less, until one is too large."""
-    sure, least = [], 0.0
+def _corrected(found: Sequence[Distance]) -> list[Distance]:
+    """Holm: the smallest p-value counts as often as there are columns, the next once less, and none less than those
+    before it."""
+    corrected, least = [], 0.0
     for place, distance in enumerate(sorted(found, key=lambda one: one.p)):
         least = max(least, min(1.0, distance.p * (len(found) - place)))
-        if least > _ALPHA:
-            break
-        sure.append(msgspec.structs.replace(distance, p=least))
-    return sure
+        corrected.append(msgspec.structs.replace(distance, p=least))
+    return corrected

@@ -29,6 +29,23 @@ class Served:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowsLogged:
+    """Events that were answered on demand are on `<pipeline>.served`."""
+
+    pipeline: str
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsNotLogged:
+    """They were answered, and are not on `<pipeline>.served`: no label will join them."""
+
+    pipeline: str
+    rows: int
+    reason: str  # too_many: more than may be held; undelivered: the broker did not acknowledge them
+
+
+@dataclass(frozen=True, kw_only=True)
 class Acknowledged:
     """What an agent made is on the broker, and its positions are durable."""
 

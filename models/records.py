@@ -17,6 +17,15 @@ SOURCE_HEADER = "headrace-source"  # topic/partition/offset
 TICK_HEADER = "headrace-tick"  # of rows that were scored by schedule: the scheduled time, RFC 3339 UTC
 FIRST_OFFSET_HEADER = "headrace-first-offset"
 LAST_OFFSET_HEADER = "headrace-last-offset"
+REDRIVEN_HEADER = (
+    "headrace-redriven"  # on a record that was redriven, and on the mark of its letter: the letter's place
+)
+REDRIVEN_TO_HEADER = "headrace-redriven-to"  # on the mark: where the record is now, topic/partition/offset
+BY_HEADER = "headrace-by"  # on the mark
+WHY_HEADER = "headrace-why"  # on the mark
+ON_DEMAND_HEADER = (
+    "headrace-on-demand"  # how many rows a served batch has that were asked for, and are no events of the topic
+)
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from operator import methodcaller
 
 from headrace.models.errors import EventRejected
-from headrace.models.records import REASON_HEADER, SOURCE_HEADER
+from headrace.models.records import REASON_HEADER, REDRIVEN_HEADER, SOURCE_HEADER
 from headrace.streams.out import Headers, Message, Out
 
 _REASON_LIMIT = 1_000  # bytes: the topic allows 64 KB more than the source for our headers
@@ -35,6 +35,14 @@ def dead_letter(topic: str, message: Message, error: EventRejected) -> Out:
     (own,), _ = headers_of_each([message])
     headers = [*(own or []), (REASON_HEADER, reason), (SOURCE_HEADER, source.encode())]
     return Out(topic, message.key(), message.value(), headers)
+
+
+def is_mark(message: Message) -> bool:
+    """Whether this record of a dead-letter topic only says that a letter was redriven. Every letter has a reason."""
+    if message.value() is not None:
+        return False
+    names = {name for name, _ in message.headers() or []}
+    return REDRIVEN_HEADER in names and REASON_HEADER not in names
 
 
 def dead_letters(topic: str, messages: Sequence[Message], rejected: Sequence[tuple[int, EventRejected]]) -> list[Out]:

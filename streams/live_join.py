@@ -59,6 +59,9 @@ class LiveJoin:
 
     Once a row is joined, a label with an earlier time that comes after it changes nothing: it was reported. Rows and
     labels are forgotten when the other side's newest time has passed their horizon.
+
+    An event that is asked for on demand and served by the stream, or asked for again, counts once: by event time as it
+    was first, at one time as the stream served it. What was joined before that stays.
     """
 
     def __init__(self, label: Label, sample: float = 1.0, segments: Sequence[str] = ()) -> None:
@@ -72,7 +75,7 @@ class LiveJoin:
         self._fading: list[tuple[int, str]] = []  # heap of (when no row that a label could match is to come, id)
         self._served_watermark = self._label_watermark = 0
         self.open = 0  # rows whose label may still come
-        self.joined = self.never_came = self.repeated = self.late = 0
+        self.joined = self.never_came = self.repeated = self.late = self.asked_again = 0
 
     @property
     def unknown(self) -> int:
@@ -82,7 +85,7 @@ class LiveJoin:
     @property
     def counts(self) -> dict[str, int]:
         """What became of rows and labels so far."""
-        names = ("joined", "open", "never_came", "late", "repeated", "unknown")
+        names = ("joined", "open", "never_came", "late", "repeated", "unknown", "asked_again")
         return {name: getattr(self, name) for name in names}
 
     def served(
@@ -111,7 +114,7 @@ class LiveJoin:
                 tuple(values[at] for values in segments),
             )
             rows = self._rows.setdefault(row_id, [])
-            if any(other.source == row.source for other in rows):
+            if any(other.source == row.source for other in rows) or not self._counts(row, rows):
                 continue
             rows.append(row)
             self.open += 1
@@ -144,6 +147,20 @@ class LiveJoin:
         while self._closing and self._closing[0][0] < self._label_watermark:
             self._close(*heapq.heappop(self._closing), found)
         return found
+
+    def _counts(self, row: _Served, others: list[_Served]) -> bool:
+        """Beside the others of its id, or instead of them."""
+        asked = row.source[0] < 0
+        beside = others[:] if asked else [other for other in others if other.source[0] < 0]
+        if not beside:
+            return True
+        self.asked_again += 1
+        if any(other.joined or other.time < row.time or (asked and other.time == row.time) for other in beside):
+            return False
+        for other in beside:
+            others.remove(other)
+            self.open -= 1
+        return True
 
     def _matches(self, row: _Served, label: LabelRow) -> bool:
         return row.time <= label.time <= row.time + self._within

@@ -85,7 +85,7 @@ class Predictions:
             keys=keys,
             values=_encoder.encode_lines(predictions).split(b"\n")[:-1],  # JSON has no line feed of its own
             headers=[[*own, added] if own else alone for own in headers],
-            partitions=[source[1] for source in sources],
+            partitions=[max(source[1], -1) for source in sources],  # below 0: on demand, by its key
         )
 
     def of_tick(

@@ -1,6 +1,11 @@
-"""served rows ⇄ Arrow: what training will see is what was served, raw, one batch per micro-batch of a partition."""
+"""served rows ⇄ Arrow: what training will see is what was served, raw, one batch per micro-batch of a partition.
+
+A row is known by its event's partition and offset. One that was asked for on demand has no event on a topic: it is
+known by where it lies itself on the served topic, which the broker keeps unique whoever writes, and however often.
+"""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +19,16 @@ from headrace.models.scores import top
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # as Arrow's format says: a continuation, and no message
 _SERVED_LIMIT = 512 * 1024  # bytes of one batch: well under the broker's default of 1 MB a record
+ON_DEMAND = -1  # for a partition, in the bytes: no event's
+_ROW_BITS = 13  # of an offset on demand; those above them are the record's, of which 2^34 fit (models.draw)
+
+
+class ServedRecord(Protocol):
+    """What is read of a message of the topic."""
+
+    def partition(self) -> int | None: ...
+    def offset(self) -> int | None: ...
+    def value(self) -> bytes | None: ...
 
 
 def served_schema(columns: Sequence[Column], classes: int = 0) -> pa.Schema:
@@ -79,6 +94,29 @@ def encode_served(batch: pa.RecordBatch) -> list[tuple[bytes, int, int]]:
     return [(value, offsets[0].as_py(), offsets[-1].as_py())]
 
 
+def encode_on_demand(batch: pa.RecordBatch) -> list[tuple[bytes, int]]:
+    """The same of rows that were asked for, each with its number of rows; `served_rows` gives them their places."""
+    most = 1 << _ROW_BITS
+    parts = [batch.slice(first, most) for first in range(0, batch.num_rows, most)]
+    return [(value, last - first + 1) for part in parts for value, first, last in encode_served(_numbered(part, 0))]
+
+
+def _numbered(batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
+    """With offsets from `first` on."""
+    offsets = pa.array(np.arange(first, first + batch.num_rows, dtype=np.int64))
+    return batch.set_column(batch.schema.get_field_index("offset"), batch.schema.field("offset"), offsets)
+
+
+def on_demand_place(partition: int, offset: int, row: int = 0) -> tuple[int, int]:
+    """Of a row of this record of the served topic: a partition below 0, which no event has, and an offset."""
+    return ON_DEMAND - partition, (offset << _ROW_BITS) + row
+
+
+def record_of(partition: int, offset: int) -> tuple[int, int, int]:
+    """The other way: where on the served topic a row lies that was asked for on demand, and its number there."""
+    return ON_DEMAND - partition, offset >> _ROW_BITS, offset & ((1 << _ROW_BITS) - 1)
+
+
 def scores_of(rows: pa.RecordBatch | pa.Table, score: str = "score") -> NDArray[np.float64]:
     """As they were served: [n], or [n, k] of k classes. `score` is the column of the former."""
     if PROBABILITIES not in rows.schema.names or not pa.types.is_fixed_size_list(rows.schema.field(PROBABILITIES).type):
@@ -99,3 +137,14 @@ def decode_served(value: bytes) -> pa.RecordBatch:
     if missing:
         raise EventRejected("wrong_shape", f"expected a served batch, it lacks {sorted(missing)}")
     return table.combine_chunks().to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], table.schema)
+
+
+def served_rows(message: ServedRecord) -> pa.RecordBatch:
+    """Of a record of the topic, each with its place. Raises EventRejected as `decode_served` does."""
+    batch = decode_served(message.value() or b"")
+    if not batch.num_rows or batch.column("partition")[0].as_py() != ON_DEMAND:
+        return batch
+    partition, first = on_demand_place(message.partition() or 0, message.offset() or 0)
+    partitions = pa.array(np.full(batch.num_rows, partition, np.int32))
+    placed = batch.set_column(batch.schema.get_field_index("partition"), batch.schema.field("partition"), partitions)
+    return _numbered(placed, first)

@@ -22,7 +22,7 @@ from headrace.streams.sink import DeliveryReport, produce_all, undelivered
 
 _CALL_SECONDS = 10.0  # of one request; those that may be asked again are, until the deadline
 _DEADLINE_SECONDS = 30.0
-_FENCED = frozenset(
+FENCED = frozenset(
     {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001
 )
 _GROUP_MOVED_ON = frozenset(
@@ -48,7 +48,7 @@ class Transactions:
         self._open = False
         self._broken: KafkaError | None = None  # why the open transaction can only be aborted
         try:
-            self._again(lambda: self._producer.init_transactions(_INIT_SECONDS))
+            again(lambda: self._producer.init_transactions(_INIT_SECONDS))
         except KafkaException as error:
             raise BrokerUnavailable(f"exactly once: no transactional producer, {error.args[0].str()}") from error
 
@@ -102,8 +102,8 @@ class Transactions:
                 raise KafkaException(self._broken)  # noqa: TRY301  as if the commit had said it
             if offsets:
                 group = consumer.consumer_group_metadata()
-                self._again(lambda: self._producer.send_offsets_to_transaction(offsets, group, _CALL_SECONDS))
-            self._again(lambda: self._producer.commit_transaction(_CALL_SECONDS))
+                again(lambda: self._producer.send_offsets_to_transaction(offsets, group, _CALL_SECONDS))
+            again(lambda: self._producer.commit_transaction(_CALL_SECONDS))
         except KafkaException as error:
             self._abort(error.args[0])
             return self._committed(consumer, owned)
@@ -140,7 +140,7 @@ class Transactions:
         if error is not None and error is not self._broken and not error.txn_requires_abort():
             raise BrokerUnavailable(_fatal(error))
         try:
-            self._again(lambda: self._producer.abort_transaction(_CALL_SECONDS))
+            again(lambda: self._producer.abort_transaction(_CALL_SECONDS))
         except KafkaException as failed:
             raise BrokerUnavailable(_fatal(failed.args[0])) from failed
         self._observer(Aborted(reason="lost partitions" if error is None else error.str()))
@@ -163,22 +163,22 @@ class Transactions:
         if error is not None and error.code() not in _TAKEN_BACK:
             self._failures.append(f"{message.topic()}: {error.str()}")
 
-    @staticmethod
-    def _again(call: Callable[[], None]) -> None:
-        """The same call once more where the client says that it may be repeated."""
-        deadline = monotonic() + _DEADLINE_SECONDS
-        while True:
-            try:
-                call()
-            except KafkaException as error:
-                if not error.args[0].retriable() or monotonic() > deadline:
-                    raise
-            else:
-                return
+
+def again(call: Callable[[], None]) -> None:
+    """The same call once more where the client says that it may be repeated."""
+    deadline = monotonic() + _DEADLINE_SECONDS
+    while True:
+        try:
+            call()
+        except KafkaException as error:
+            if not error.args[0].retriable() or monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 def _fatal(error: KafkaError) -> str:
-    if error.code() in _FENCED:
+    if error.code() in FENCED:
         return (
             "exactly once: the broker refuses this worker's transactions. Either another process took its slot (give "
             "each worker of a pipeline a --slot of its own), or it stood still for longer than a transaction may take "

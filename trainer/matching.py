@@ -2,6 +2,9 @@
 
 A label matches the rows with its id and row time ≤ label time ≤ row time + within; of several, the earliest wins, and
 of two at one time the smaller value, so that the result is a function of what was said and not of who read it when.
+
+An event that was asked for on demand and served by the stream, too, counts once: by event time as it was first, at one
+time as the stream served it. So nothing depends on a row that is newer.
 """
 
 from dataclasses import dataclass, fields
@@ -27,6 +30,7 @@ class Counts:
     held_back: int = 0  # labelled, but silence means a value and the horizon is still open: never a mix
     never_came: int = 0  # no label, and its horizon is over; the filled ones are among them
     duplicates: int = 0  # served again with the same source offset, at any time
+    asked_again: int = 0  # left out: asked for on demand and served by the stream, too, or asked for again
     same_id: int = 0  # used, though another event with this id is used, too
     labels_late: int = 0  # after the horizon of every row of its id
     labels_early: int = 0  # before every row of its id that it could belong to
@@ -75,6 +79,8 @@ def match(
         unique = np.arange(len(sources))
     else:
         unique = np.sort(np.unique(sources, return_index=True)[1])
+    once = unique[~asked_again(codes[unique], times[unique], sources[unique])]
+    duplicates, again, unique = len(times) - len(unique), len(unique) - len(once), once
     seen = label_times <= as_of_ms
     known = seen & (label_codes < distinct)
     keys = _Keys(times, label_times[known], distinct)
@@ -107,13 +113,35 @@ def match(
         open=int((~labelled & ~closed).sum()),
         held_back=int((labelled & ~used).sum()),
         never_came=int((~labelled & closed).sum()),
-        duplicates=len(times) - len(unique),
+        duplicates=duplicates,
+        asked_again=again,
         same_id=len(picked) - int(np.count_nonzero(np.bincount(codes[picked]))),
         labels_unknown=int((seen & (label_codes >= distinct)).sum()),
         labels_unseen=int((~seen).sum()),
         **_of_labels(keys, label_keys, all_keys, within_ms),
     )
     return Matched(picked[sequence], labels[used][sequence], delays[used][sequence], counts)
+
+
+def asked_again(ids: Int64s, times: Int64s, sources: Int64s) -> NDArray[np.bool_]:
+    """[n]: the rows that do not count, of ids that were asked for on demand (their sources are below 0).
+
+    Each source is there once; `ids` are small integers that stand for them.
+    """
+    asked = sources < 0
+    again = np.zeros(len(sources), np.bool_)
+    if not asked.any():
+        return again
+    firsts = np.full((2, int(ids.max()) + 1), np.iinfo(np.int64).max)
+    for first, side in zip(firsts, (asked, ~asked), strict=True):
+        np.minimum.at(first, ids[side], times[side])
+    streams = (firsts[1] <= firsts[0])[ids]
+    again[:] = np.where(asked, streams, ~streams)
+    left = np.flatnonzero(asked & ~again)
+    order = left[np.lexsort((sources[left], times[left]))]
+    again[order] = True
+    again[order[np.unique(ids[order], return_index=True)[1]]] = False
+    return again
 
 
 def _codes(ids: pa.Array, label_ids: pa.Array) -> tuple[Int64s, Int64s]:

@@ -1,9 +1,10 @@
-"""`headrace data explain|replay`: one prediction and why, and the past scored again."""
+"""`headrace data …`: what is on the topics, one prediction and why, and the past scored again."""
 
 from typing import Annotated
 
 import typer
 
+from headrace.infra.cli import data_profile, data_show
 from headrace.infra.cli.explanation import show
 from headrace.infra.cli.output import (
     Output,
@@ -29,8 +30,10 @@ Example: headrace data replay flights.py --from 2013-07-01T00:00:00Z --version 1
 
 
 def register(app: typer.Typer) -> None:
-    data = typer.Typer(help="What was served, and why.", no_args_is_help=True)
+    data = typer.Typer(help="What is on the topics, what was served, and why.", no_args_is_help=True)
     app.add_typer(data, name="data", epilog="Example: headrace data explain flights.py flights/0/4711")
+    data_show.register(data)
+    data_profile.register(data)
     _explain(data)
     _replay(data)
 
@@ -47,12 +50,16 @@ def _explain(data: typer.Typer) -> None:
 
         Exit code 3 where the version, run again, answers something else; 1 where it cannot be run.
         """
-        from headrace.infra.services.explain import explain as explained  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.explain import NotAmongServed  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.explain import explain as explained  # noqa: PLC0415
         from headrace.models.errors import BadInput  # noqa: PLC0415
 
         settings, names = named(file)
-        with err.status("looking"):
-            found = explained(settings, names, event, look_back=look_back)
+        try:
+            with err.status("looking"):
+                found = explained(settings, names, event, look_back=look_back)
+        except NotAmongServed as error:
+            raise BadInput(f"{error} --look-back looks further.") from error
         if output is Output.json:
             print_json(found)
         else:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.infra.cli import redrive
 from headrace.infra.cli.output import (
     Output,
     OutputOption,
@@ -32,20 +33,24 @@ def register(app: typer.Typer) -> None:
         every: Annotated[bool, typer.Option("--all", help="each letter, not each reason")] = False,
         output: OutputOption = Output.text,
     ) -> None:
-        """Counts by reason and topic, most frequent first, with the newest of each."""
+        """Counts by reason and topic, most frequent first, and how many were not redriven; with the newest of each."""
         from headrace.infra.services.letters import by_reason, letters  # noqa: PLC0415  heavy: only for this command
 
         found = letters(*named(file))
         if every and output is Output.json:
             print_json_lines(_as_json(one) for one in found)
         elif every:
-            rows = [(one.source, one.reason, one.at, one.detail) for one in found]
-            print_table(["source", "reason", "parked at", "detail"], rows, empty="no dead letters")
+            rows = [(one.source, one.reason, one.at, one.redriven_at, one.detail) for one in found]
+            print_table(["source", "reason", "parked at", "redriven at", "detail"], rows, empty="no dead letters")
         elif output is Output.json:
             print_json_lines(by_reason(found))
         else:
-            counts = [(one.reason, one.topic, f"{one.count:,}", one.newest_at, one.newest) for one in by_reason(found)]
-            print_table(["reason", "topic", "count", "newest", "source of the newest"], counts, empty="no dead letters")
+            counts = [
+                (one.reason, one.topic, f"{one.count:,}", f"{one.open:,}", one.newest_at, one.newest)
+                for one in by_reason(found)
+            ]
+            headings = ["reason", "topic", "count", "not redriven", "newest", "source of the newest"]
+            print_table(headings, counts, empty="no dead letters")
 
     @dead.command(epilog="Example: headrace dead-letters show flights.py flights/0/4711")
     def show(
@@ -69,11 +74,17 @@ def register(app: typer.Typer) -> None:
                 ("source", found.source),
                 ("place", found.place),
                 ("parked at", found.at),
+                ("scored at tick", found.tick),
+                ("redriven", f"{found.redriven_at} by {found.redriven_by}" if found.redriven_at else ""),
+                ("  why", found.redriven_why),
+                ("  to", found.redriven_to),
                 ("key", "none" if found.key is None else shown(found.key)),
                 *[(f"header {name}", "none" if held is None else shown(held)) for name, held in found.headers],
                 ("value", "none (a tombstone)" if value is None else f"{value[:_SHOWN]}{size}"),
             ]
         )
+
+    redrive.register(dead)
 
 
 def _as_json(found: "Letter") -> dict[str, Any]:
@@ -84,6 +95,11 @@ def _as_json(found: "Letter") -> dict[str, Any]:
         "source": found.source,
         "place": found.place,
         "at": found.at,
+        "tick": found.tick,
+        "redriven_at": found.redriven_at,
+        "redriven_by": found.redriven_by,
+        "redriven_why": found.redriven_why,
+        "redriven_to": found.redriven_to,
         "key": _text(found.key),
         "key_base64": _base64(found.key),
         "value": _text(found.value),

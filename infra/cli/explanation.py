@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from headrace.models.manifest import Manifest
 
 _SHOWN = 2_000  # characters of an event; --output json has all of it
-_LONG = 20  # numbers of a tensor
 
 
 def show(found: "Explanation") -> None:
+    from headrace.infra.services.explain import feature_text  # noqa: PLC0415  heavy: only for this command
+
     event, served, letter = found.event, found.served, found.dead_letter
     facts: list[tuple[str, object]] = [("event", found.source + (f", id {found.id}" if found.id else ""))]
     if event is not None:
@@ -23,12 +24,14 @@ def show(found: "Explanation") -> None:
         facts += [("  value", found.no_event)]
     if letter is not None:
         facts += [("not served", f"{letter.reason}: {letter.detail}"), ("  parked", f"{letter.at} at {letter.place}")]
+        facts += [("  redriven", f"{letter.redriven_at} to {letter.redriven_to}")] if letter.redriven_at else []
     if served is not None:
         facts += [("served", f"{served.score!r} by version {served.version}, at {served.at} in {served.place}")]
         facts += [("  event time", served.event_time)]
         facts += [("  times", f"{served.times}: this is the first")] if served.times > 1 else []
-        facts += [(f"  {name}", _value(value)) for name, value in served.features.items()]
-        published = "no longer on the topic" if found.prediction is None else _text(found.prediction)
+        facts += [(f"  {name}", feature_text(value)) for name, value in served.features.items()]
+        nowhere = "answered on demand" if found.on_demand else "no longer on the topic"
+        published = nowhere if found.prediction is None else _text(found.prediction)
         facts += [("prediction", published), *_version(found), *_again(found)]
     print_facts(facts)
 
@@ -70,14 +73,6 @@ def _again(found: "Explanation") -> list[tuple[str, object]]:
     if again.difference:
         facts += [("  difference", f"{again.difference:.3g}, tolerance {again.tolerance:.3g}")]
     return [*facts, ("  runtime", here), ("  made with", there)]
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "missing"
-    if isinstance(value, list) and len(value) > _LONG:
-        return f"{len(value):,} numbers from {min(value):.4g} to {max(value):.4g}"
-    return str(value)
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 _PIPED_WIDTH = 1_000  # columns: a row in a file or a pipe is one line, whatever it says
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 class Output(StrEnum):
@@ -57,7 +58,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, em
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*[Text("" if cell is None else str(cell)) for cell in row])
+        table.add_row(*[_cell("" if cell is None else cell) for cell in row])
     if table.row_count:
         out.print(table)
     else:
@@ -71,8 +72,13 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts:
         if value not in (None, "", {}, (), []):
-            table.add_row(name, Text(str(value)))
+            table.add_row(name, _cell(value))
     out.print(table)
+
+
+def _cell(value: object) -> Text:
+    """What a terminal would obey is written out: values come off topics that anybody may write to."""
+    return Text(str(value).translate(_CONTROLS))
 
 
 def say(text: str) -> None:

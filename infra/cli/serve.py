@@ -41,6 +41,13 @@ def register(app: typer.Typer) -> None:
         ] = 10_000.0,
         max_request_mb: Annotated[int, typer.Option(help="of one request's body, unpacked", min=1, max=1024)] = 8,
         max_rows: Annotated[int, typer.Option(help="of one request", min=1)] = 10_000,
+        log_served: Annotated[
+            bool,
+            typer.Option(
+                "--log-served",
+                help="events that are asked for go to the served topic: labels join them, trainings learn from them",
+            ),
+        ] = False,
         nice: Annotated[
             int,
             typer.Option(help="how much workers go first on a machine that both share; 0: not at all", min=0, max=19),
@@ -75,6 +82,7 @@ def register(app: typer.Typer) -> None:
             allow_origins=tuple(allow_origin or ()),
             drain_seconds=drain_seconds,
             nice=nice,
+            log_served=log_served,
             limits=limits,
         )
         read = [read_pipelines(place) for place in files]

@@ -7,7 +7,7 @@ from headrace.infra.serve.http import Request
 from headrace.infra.serve.refusals import RequestRefused, Unavailable
 from headrace.infra.services import moves
 from headrace.infra.services.ask import leads_anyone, requested
-from headrace.models.records import Asking
+from headrace.models.records import Asking, Replied
 from headrace.streams.codec import clock_ms
 
 REASON = 1_000  # characters
@@ -21,13 +21,21 @@ def reason_of(fields: dict[str, str], *, needed: bool = True) -> str:
     return why
 
 
+async def replied(site: Site, request: Request, pipeline: str, move: Asking, **said: Any) -> Replied:
+    """Where this server knows the pipeline's file and nobody leads, it does, for this one move.
+
+    Raises MoveRefused with the leader's reason, Unavailable where nobody leads or nobody replied in time.
+    """
+    asker, by = site.origins.get(pipeline) or site.place(pipeline), _by(request)
+    return await site.ask(lambda: moves.ask(site.settings, asker, move, by=by, **said))
+
+
 async def moved(site: Site, request: Request, pipeline: str, move: Asking, fields: dict[str, str], **said: Any) -> None:
-    """Raises MoveRefused with the leader's reason, Unavailable where nobody leads or replied, RequestRefused."""
-    asker = site.origins.get(pipeline) or site.place(pipeline)
-    why, by = reason_of(fields), _by(request)
+    """Once, however often the form is sent. Raises as `replied` does, and RequestRefused."""
+    why = reason_of(fields)
 
     async def do() -> str:
-        return (await site.ask(lambda: moves.ask(site.settings, asker, move, by=by, why=why, **said))).at
+        return (await replied(site, request, pipeline, move, why=why, **said)).at
 
     await site.once(f"{pipeline} {move} {said.get('target', '')} {fields.get('once', '')}", do)
 

@@ -4,7 +4,20 @@ import logging
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from headrace.infra.console.pages import compare, moves, overview, run, runs, signing_in, version, versions
+from headrace.infra.console.pages import (
+    compare,
+    data,
+    explain,
+    letters,
+    moves,
+    overview,
+    profile,
+    run,
+    runs,
+    signing_in,
+    version,
+    versions,
+)
 from headrace.infra.console.site import HTML, SAFE, Route, Site, redirect
 from headrace.infra.serve.http import Request, Response, Send, respond
 from headrace.infra.serve.refusals import NotAllowed, NotFound, RequestRefused, Unauthenticated
@@ -19,6 +32,10 @@ _ROUTES: Sequence[Route] = (
     *compare.ROUTES,
     *runs.ROUTES,
     *run.ROUTES,
+    *data.ROUTES,
+    *letters.ROUTES,
+    *profile.ROUTES,
+    *explain.ROUTES,
 )
 _YEAR = b"public, max-age=31536000, immutable"  # of a static file: its path has its hash
 _WATCHED = 20  # kinds of changes of one page

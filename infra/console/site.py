@@ -112,6 +112,10 @@ class Site:
         }
         return Response(status, self.view.html(template, own | data), [HTML, *SAFE])
 
+    def part(self, template: str, **data: Any) -> Response:
+        """Of a page, which asks for it by itself: what takes a while. Always 200: a refusal, too, is shown there."""
+        return Response(200, self.view.html(template, data), [HTML, *SAFE])
+
     def asker(self, request: Request) -> Asker:
         try:
             self.access.who("operate", lambda: self.authorization(request))

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
+from itertools import accumulate
 from typing import Any
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -14,6 +16,7 @@ from headrace.infra.training import plain
 
 _TYPES = {"css": b"text/css; charset=utf-8", "js": b"text/javascript; charset=utf-8", "svg": b"image/svg+xml"}
 _SHORT = 60
+_PRETTY, _DEEP = 100_000, 40  # characters, brackets: so deep a line begins with 80 spaces
 
 
 def when(text: str) -> Markup:
@@ -50,6 +53,21 @@ def short(text: object, length: int = _SHORT) -> str:
     return found if len(found) <= length else found[: length - 1] + "…"
 
 
+def pretty(text: str) -> str:
+    """JSON with a line for each value. What is none stays as it is, and what would become much longer by it."""
+    if len(text) > _PRETTY or _depth(text) > _DEEP:
+        return text
+    try:
+        return msgspec.json.format(text.encode(), indent=2).decode()
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return text
+
+
+def _depth(text: str) -> int:
+    """Of brackets; those in texts are counted, too."""
+    return max(accumulate((one in "[{") - (one in "]}") for one in text), default=0)
+
+
 class View:
     """Templates of this package, everything escaped that is not marked as HTML."""
 
@@ -79,6 +97,7 @@ class View:
             "plain": plain,
             "age": age,
             "short": short,
+            "pretty": pretty,
         }
         self._templates.globals |= {"static": f"/console/static/{digest}", "version": version}
 

@@ -18,6 +18,7 @@ from headrace.models.records import SOURCE_HEADER, Prediction, Switched
 from headrace.models.schema import Schema
 from headrace.models.session import Session
 from headrace.streams.codec import LabelDecoder, clock_ms
+from headrace.streams.dead_letters import is_mark
 from headrace.streams.live_join import Joined, LiveJoin
 from headrace.streams.served import decode_served
 from headrace.trainer.dataset import to_columns
@@ -69,6 +70,8 @@ class Scoreboard:
                 break  # what is left are markers of transactions
             by_topic: dict[str, list[bytes]] = defaultdict(list)
             for message in messages:
+                if is_mark(message):
+                    continue
                 if message.topic() == self._names.topics.dead_letters:
                     self.dead_letters += 1
                     self._parked.add(dict(message.headers())[SOURCE_HEADER].decode())

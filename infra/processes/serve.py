@@ -37,11 +37,12 @@ from headrace.infra.sandbox import Sandbox
 from headrace.infra.serve.access import Access, is_loopback
 from headrace.infra.serve.events import EventScorer
 from headrace.infra.serve.grpc_service import Grpc
+from headrace.infra.serve.guarded import GuardedProtocol, close_late_ones
 from headrace.infra.serve.limits import Limits
-from headrace.infra.serve.one_write import OneWriteProtocol
 from headrace.infra.serve.openapi import description, page
 from headrace.infra.serve.operations import Operations
 from headrace.infra.serve.rest import Rest
+from headrace.infra.serve.row_log import RowLog
 from headrace.infra.serve.service import ServedPipeline, Service
 from headrace.infra.serve.tally import Tally
 from headrace.infra.serve.versions import Champion, Loaded, as_json
@@ -57,6 +58,7 @@ from headrace.streams.swap import Follower
 
 _BACKLOG = 2_048  # connections that wait to be accepted
 _KEEP_ALIVE_SECONDS = 75
+_CATALOG_SECONDS = 60.0  # at most, for reading registry and runs: then pages say what is missing
 _KEYS_SECONDS = 1.0  # between two looks at the file of API keys
 _SWITCH_SECONDS = 0.000_5  # that a thread waits for the interpreter: by default 5 ms, ten times a small model's run
 _VERSION = version_of("headrace")
@@ -73,6 +75,7 @@ class Options:
     drain_seconds: float = 1.0  # of answering while readiness says no, for whoever shares out the requests
     nice: int = 5  # how much other processes go before this one, where all want the processor
     grace_seconds: float = 20.0  # for what is in flight then
+    log_served: bool = False  # whether answered events go to `<pipeline>.served`, for labels to join
     limits: Limits = field(default_factory=Limits)
 
 
@@ -119,19 +122,23 @@ class Server:
             for pipeline in self._pipelines:
                 followed = await asyncio.to_thread(self._followed, pipeline, stack)
                 pipelines[pipeline.name] = (pipeline, *followed)
+            limits, tally, observer = self._options.limits, self._tally, self._observer
             self.service = service = Service(
                 {
-                    name: ServedPipeline(pipeline, versions, scorer, self._options.limits, self._tally, self._observer)
-                    for name, (pipeline, versions, scorer) in pipelines.items()
+                    name: ServedPipeline(pipeline, versions, scorer, limits, tally, observer, log)
+                    for name, (pipeline, versions, scorer, log) in pipelines.items()
                 },
-                self._options.limits,
+                limits,
             )
             stack.callback(service.close)
             access, hub = self._access(), Hub()
-            console = Console(self._site(stack, access, hub))
+            site = self._site(stack, access, hub)
+            await asyncio.to_thread(site.catalog.ready.wait, _CATALOG_SECONDS)  # no page without its versions
+            console = Console(site)
             rest = uvicorn.Server(self._http(self._rest(service, access, console)))
             remote = await self._grpc(service, access)
-            looking = asyncio.create_task(self._look_at_keys())
+            late = close_late_ones(rest.server_state.connections, limits.head_seconds)
+            looking = [asyncio.create_task(one) for one in (self._look_at_keys(), late)]
             answering = asyncio.create_task(_serve(rest, listening))
             collect_rarely()
             self.port = listening.getsockname()[1]
@@ -143,10 +150,11 @@ class Server:
                 rest.should_exit = True
             hub.close()
             await asyncio.gather(answering, remote.stop(self._options.grace_seconds))
-            looking.cancel()
+            for one in looking:
+                one.cancel()
 
-    def _followed(self, given: Pipeline, stack: ExitStack) -> tuple[Loaded, EventScorer]:
-        """A pipeline's versions, the registry read to its end, and what scores its events."""
+    def _followed(self, given: Pipeline, stack: ExitStack) -> tuple[Loaded, EventScorer, RowLog | None]:
+        """A pipeline's versions, the registry read to its end, what scores its events, and what logs their rows."""
         settings, pipeline = self._settings, as_json(given)
         names = Names(settings.prefix, given)
         store = self._store(names, stack)
@@ -172,7 +180,16 @@ class Server:
         stack.callback(artifacts.close)
         stack.callback(follower.stop)
         loaded = Loaded(settings, names, champion, lambda: follower.versions, self._observer, self._options.limits)
-        return loaded, EventScorer(given.label, store)
+        scorer = EventScorer(given.label, store, rows=self._options.log_served)
+        return loaded, scorer, self._log(names, stack) if self._options.log_served else None
+
+    def _log(self, names: Names, stack: ExitStack) -> RowLog:
+        topic = names.topics.served
+        topic_id(self._settings, topic)  # not there: a sentence, at once
+        most = self._options.limits.logged_bytes
+        log = RowLog(self._settings, names.pipeline.name, topic, self._observer, most)
+        stack.callback(log.close)  # after the service's end: nothing is added any more
+        return log
 
     def _store(self, names: Names, stack: ExitStack) -> RedisFeatureStore | None:
         if not names.pipeline.stored:
@@ -201,6 +218,9 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", options.limits.request_bytes),
                 ("grpc.so_reuseport", 0),
+                ("grpc.http2.bdp_probe", 0),  # or a message that nobody asked for yet gets more than a window's room
+                ("grpc.max_allowed_incoming_connections", options.limits.connections),
+                ("grpc.server_handshake_timeout_ms", round(1000 * options.limits.head_seconds)),
             ],
         )
         server.add_generic_rpc_handlers((Grpc(service, access, self._tally, version=_VERSION).handler(),))
@@ -244,7 +264,7 @@ class Server:
     def _http(self, rest: Rest) -> uvicorn.Config:
         return uvicorn.Config(
             rest,
-            http=OneWriteProtocol,
+            http=GuardedProtocol,
             proxy_headers=False,
             ws="none",
             lifespan="off",

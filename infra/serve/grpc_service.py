@@ -7,11 +7,13 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from headrace.infra.api_keys import Role
 from headrace.infra.serve import messages
 from headrace.infra.serve.access import Access
 from headrace.infra.serve.grpc_messages import SERVICE, message
+from headrace.infra.serve.receiving import Receiving
 from headrace.infra.serve.refusals import RequestRefused
 from headrace.infra.serve.rest import EXTENSIONS
 from headrace.infra.serve.servable import Scores, Servable
@@ -31,6 +33,7 @@ class Grpc:
 
     def __init__(self, service: Service, access: Access, tally: Tally, *, version: str) -> None:
         self._service, self._access, self._tally, self._version = service, access, tally, version
+        self._receiving = Receiving(service.bodies)
 
     def handler(self) -> grpc.GenericRpcHandler:
         methods: dict[str, tuple[Method, Role | None]] = {
@@ -45,9 +48,8 @@ class Grpc:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                name: grpc.unary_unary_rpc_method_handler(
+                name: grpc.stream_unary_rpc_method_handler(  # of one message, read when there is room for it
                     self._answering(name, method, role),
-                    request_deserializer=message(f"{name}Request").FromString,
                     response_serializer=message(f"{name}Response").SerializeToString,
                 )
                 for name, (method, role) in methods.items()
@@ -55,18 +57,24 @@ class Grpc:
         )
 
     def _answering(self, name: str, method: Method, role: Role | None) -> Callable[[Any, Context], Awaitable[Any]]:
-        most = self._service.limits.deadline_seconds
+        most, parsed = self._service.limits.deadline_seconds, message(f"{name}Request").FromString
 
-        async def answer(request: Any, context: Context) -> Any:
-            arrived, status = monotonic(), "OK"
+        async def answer(_requests: Any, context: Context) -> Any:
+            arrived, status, data = monotonic(), "OK", b""
             given = dict(context.invocation_metadata() or ())
             if identity := given.get("x-request-id"):
                 await context.send_initial_metadata((("x-request-id", identity),))
             left = context.time_remaining()
+            deadline = arrived + (most if left is None else min(left, most))
             try:
-                if role is not None:
-                    self._access.who(role, lambda: _text(given.get("authorization")))
-                return await method(request, arrived + (most if left is None else min(left, most)))
+                if role is None:  # probes say nothing, and are answered whatever else comes in
+                    return await method(None, deadline)
+                self._access.who(role, lambda: _text(given.get("authorization")))
+                data = await self._receiving.read(context, deadline)
+                return await method(parsed(data), deadline)
+            except DecodeError as error:
+                status = "INVALID_ARGUMENT"
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"expected a {name}Request; {error}")
             except RequestRefused as refused:
                 status = refused.code.name
                 await context.abort(refused.code, str(refused), _trailing(refused))
@@ -77,6 +85,7 @@ class Grpc:
                 _log.exception("request %s %s %s", identity or "", name, given.get("traceparent", ""))
                 await context.abort(grpc.StatusCode.INTERNAL, "see the server's log")
             finally:
+                self._receiving.release(data)
                 self._tally.answered("grpc", name, status, monotonic() - arrived)
 
         return answer

@@ -12,7 +12,7 @@ from headrace.infra.api_keys import Role
 from headrace.infra.serve import messages
 from headrace.infra.serve.access import Access
 from headrace.infra.serve.events import EventRefused
-from headrace.infra.serve.http import JSON, Bodies, ClientGone, Receive, Request, Response, Send, respond
+from headrace.infra.serve.http import JSON, ClientGone, Receive, Request, Response, Send, respond
 from headrace.infra.serve.operations import Operations
 from headrace.infra.serve.refusals import NotAllowed, NotFound, RequestRefused, Unprocessable
 from headrace.infra.serve.rows import Events
@@ -51,7 +51,7 @@ class Rest:
     ) -> None:
         """`pages` are there as they are: a path's one part → content type, body. `console`: all below /console."""
         self._service, self._access, self._operations, self._tally = service, access, operations, tally
-        self._pages, self._bodies, self._console = pages, Bodies(service.limits), console
+        self._pages, self._bodies, self._console = pages, service.bodies, console
         self._events = Events(service.limits.request_rows)
         self._server = _encode({"name": "headrace", "version": version, "extensions": EXTENSIONS})
 

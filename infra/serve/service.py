@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.infra.serve.events import EventScorer, Told
+from headrace.infra.serve.events import Answered, EventScorer, Told
+from headrace.infra.serve.http import Bodies
 from headrace.infra.serve.lane import Batch, Lane
 from headrace.infra.serve.limits import Limits
 from headrace.infra.serve.refusals import NotFound, TooLarge
+from headrace.infra.serve.row_log import RowLog
 from headrace.infra.serve.servable import Scores, Servable
 from headrace.infra.serve.tally import Tally
 from headrace.infra.serve.tensors import Given, Tensors, checked
@@ -38,8 +40,10 @@ class ServedPipeline:
         limits: Limits,
         tally: Tally,
         observer: Observer,
+        log: RowLog | None = None,
     ) -> None:
-        name = pipeline.name
+        """`log` takes the rows of events that are answered; then the scorer has to give them."""
+        name, self._log = pipeline.name, log
         self.name, self.versions, self._limits, self._tally, self._observer = name, versions, limits, tally, observer
         self._tensors: Lane[Servable, Tensors, Scores] = Lane(
             f"infer-{name}",
@@ -49,7 +53,7 @@ class ServedPipeline:
             inline=_takes_time_by_rows(pipeline),
         )
         at_once = _takes_time_by_rows(pipeline) and not pipeline.stored
-        self._events: Lane[Servable, Sequence[bytes], list[Told]] = Lane(
+        self._events: Lane[Servable, Sequence[bytes], Answered] = Lane(
             f"events-{name}", scorer, limits, lambda batch: self._served("events", batch), inline=at_once
         )
 
@@ -62,11 +66,14 @@ class ServedPipeline:
         tensors = checked(served.inputs, given, self._limits.request_rows)
         return self._tensors.submit(served, tensors, tensors.rows, deadline)
 
-    def predict(self, served: Servable, events: Sequence[bytes], deadline: float) -> "asyncio.Future[list[Told]]":
-        """Raises TooLarge, Overloaded."""
+    async def predict(self, served: Servable, events: Sequence[bytes], deadline: float) -> list[Told]:
+        """Logged, where that is wanted, as soon as there is an answer in time. Raises TooLarge, Overloaded, Late."""
         if len(events) > self._limits.request_rows:
             raise TooLarge(f"expected up to {self._limits.request_rows:,} events in one request, got {len(events):,}")
-        return self._events.submit(served, events, len(events), deadline)
+        answered = await self._events.submit(served, events, len(events), deadline)
+        if self._log is not None and answered.served is not None:
+            self._log.add(answered.served)
+        return answered.told
 
     def index(self) -> list[Indexed]:
         """Every version that is published, and the baseline; aliases are names of these."""
@@ -123,6 +130,7 @@ class Service:
 
     def __init__(self, pipelines: Mapping[str, ServedPipeline], limits: Limits) -> None:
         self.pipelines, self.limits, self.draining = pipelines, limits, False
+        self.bodies = Bodies(limits)
 
     def pipeline(self, name: str) -> ServedPipeline:
         """Raises NotFound."""

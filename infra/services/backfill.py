@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,8 +21,9 @@ from headrace.models.metrics import measure
 from headrace.models.pipeline import Pipeline
 from headrace.models.records import Prediction
 from headrace.streams.codec import LabelDecoder, clock_ms
+from headrace.streams.dead_letters import is_mark
 from headrace.streams.live_join import Joined, LiveJoin
-from headrace.streams.served import decode_served
+from headrace.streams.served import served_rows
 
 _POLL_SECONDS = 0.2
 _decode = msgspec.json.Decoder(Prediction).decode
@@ -154,16 +156,17 @@ class Backfill:
             if not messages and self._reader.caught_up:
                 return  # what is left are markers of transactions
             for message in messages:
-                self._take(message.topic(), message.value() or b"")
+                if not is_mark(message):
+                    self._take(message)
 
-    def _take(self, topic: str, value: bytes) -> None:
-        names = self._names
+    def _take(self, message: Any) -> None:
+        names, topic, value = self._names, message.topic(), message.value() or b""
         if topic == names.topics.predictions:
             self._sources.add(_decode(value).source)
         elif topic == names.topics.dead_letters:
             self._counts["dead_letters"] += 1
         elif topic == names.topics.served:
-            self._joined += self._join.served(decode_served(value))
+            self._joined += self._join.served(served_rows(message))
         else:
             self._counts["labels"] += 1
             _, rows, _ = self._labels.decode([value], clock_ms())

@@ -22,7 +22,7 @@ from headrace.models.draw import hashes, sources_of
 from headrace.models.scores import finite
 from headrace.streams.codec import LabelDecoder, clock_ms
 from headrace.trainer.columns import as_numpy, one_array
-from headrace.trainer.matching import match
+from headrace.trainer.matching import asked_again, match
 from headrace.trainer.union import Union
 
 FIRST, SECOND = "\0first", "\0second"  # their scores; no feature has such a name
@@ -142,10 +142,13 @@ def together(tables: Iterable[pa.Table]) -> pa.Table:
 
 
 def once(table: pa.Table) -> pa.Table:
-    """Each event once, in the order of their places."""
+    """Each event once, in the order of their places; of those that were asked for, too, the row that trainings take."""
     if not len(table):
         return table
-    return table.take(pa.array(np.unique(_places(table), return_index=True)[1]))
+    table = table.take(pa.array(np.unique(_places(table), return_index=True)[1]))
+    ids = as_numpy(one_array(table["id"]).dictionary_encode().indices).astype(np.int64)
+    again = asked_again(ids, event_times(table), _places(table))
+    return table.filter(pa.array(~again)) if again.any() else table
 
 
 def _drawn(table: pa.Table, count: int) -> tuple[pa.Table, np.uint64]:

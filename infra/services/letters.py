@@ -1,9 +1,14 @@
-"""`<pipeline>.dead-letters` → what was parked, by reason and one by one."""
+"""`<pipeline>.dead-letters` → what was parked, by reason and one by one, and what of it was redriven.
 
-from collections.abc import Iterator, Sequence
+A letter that was redriven has a mark behind it in its partition: a record without a value, which outlives it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from headrace.infra.names import Names
 from headrace.infra.row_format import readable
@@ -11,7 +16,19 @@ from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput
-from headrace.models.records import REASON_HEADER, SOURCE_HEADER
+from headrace.models.records import (
+    BY_HEADER,
+    REASON_HEADER,
+    REDRIVEN_HEADER,
+    REDRIVEN_TO_HEADER,
+    SOURCE_HEADER,
+    TICK_HEADER,
+    WHY_HEADER,
+)
+from headrace.streams.dead_letters import is_mark
+
+_OURS = (REASON_HEADER, SOURCE_HEADER, TICK_HEADER)
+Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +41,22 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     at: str  # when it was parked
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]  # the record's own
+    headers: Headers  # the record's own
+    tick: str = ""  # of a row that was scored by schedule: the scheduled time
+    redriven_at: str = ""  # when it was put back on its topic, if it was
+    redriven_by: str = ""
+    redriven_why: str = ""
+    redriven_to: str = ""  # topic/partition/offset of the record there
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """What says of a letter that it was redriven."""
+
+    letter: str  # its place
+    at: str
+    by: str
+    why: str
+    to: str  # topic/partition/offset of the record
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,32 +65,36 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     topic: str  # where the records came from
     count: int
+    open: int  # those that were not redriven
     newest_at: str
     newest: str  # source of the newest
 
 
 def letters(settings: Settings, names: Names) -> Iterator[Letter]:
-    """In the order of each partition. Raises BrokerUnavailable."""
-    reader = TopicReader(settings, [names.topics.dead_letters], once=True)
-    try:
-        for batch in reader.until_end():
-            yield from map(_letter, batch)
-    finally:
-        reader.close()
+    """In the order of each partition. Reads the topic twice, for the marks come behind. Raises BrokerUnavailable."""
+    marks = {}
+    for message in _records(settings, names):
+        if (mark := mark_of(message)) is not None:
+            marks[mark.letter] = mark
+    for message in _records(settings, names):
+        if not is_mark(message):
+            letter = letter_of(message)
+            yield marked(letter, marks.get(letter.place))
 
 
-def by_reason(found: Iterator[Letter] | Sequence[Letter]) -> list[Reason]:
+def by_reason(found: Iterable[Letter]) -> list[Reason]:
     """Most frequent first."""
     groups: dict[tuple[str, str], list[Any]] = {}
     for letter in found:
         topic = letter.source.rsplit("/", 2)[0]
-        group = groups.setdefault((letter.reason, topic), [0, "", ""])
+        group = groups.setdefault((letter.reason, topic), [0, 0, "", ""])
         group[0] += 1
-        if letter.at >= group[1]:
-            group[1:] = [letter.at, letter.source]
+        group[1] += not letter.redriven_at
+        if letter.at >= group[2]:
+            group[2:] = [letter.at, letter.source]
     table = [
-        Reason(reason=reason, topic=topic, count=count, newest_at=at, newest=source)
-        for (reason, topic), (count, at, source) in groups.items()
+        Reason(reason=reason, topic=topic, count=count, open=unmarked, newest_at=at, newest=source)
+        for (reason, topic), (count, unmarked, at, source) in groups.items()
     ]
     return sorted(table, key=lambda one: (-one.count, one.reason, one.topic))
 
@@ -89,17 +125,61 @@ def shown_value(names: Names, found: Letter) -> str | None:
     return None if found.value is None else readable(found.value, formats.get(topic, "json"))
 
 
-def _letter(message: Any) -> Letter:
-    headers = list(message.headers() or [])
-    ours = dict(headers)
-    reason, _, detail = (ours.get(REASON_HEADER) or b"").decode(errors="replace").partition(": ")
+def place_of(message: Any) -> str:
+    return f"{message.topic()}/{message.partition()}/{message.offset()}"
+
+
+def letter_of(message: Any) -> Letter:
+    """As it was parked: what is known of its mark, `marked` says."""
+    headers, ours = _apart(message.headers() or [])
+    reason, _, detail = _text(ours.get(REASON_HEADER)).partition(": ")
     return Letter(
-        place=f"{message.topic()}/{message.partition()}/{message.offset()}",
-        source=(ours.get(SOURCE_HEADER) or b"").decode(errors="replace"),
+        place=place_of(message),
+        source=_text(ours.get(SOURCE_HEADER)),
         reason=reason,
         detail=detail,
         at=iso(message.timestamp()[1]),
         key=message.key(),
         value=message.value(),
-        headers=tuple((name, value) for name, value in headers if name not in (REASON_HEADER, SOURCE_HEADER)),
+        headers=headers,
+        tick=_text(ours.get(TICK_HEADER)),
     )
+
+
+def marked(letter: Letter, mark: Mark | None) -> Letter:
+    if mark is None:
+        return letter
+    return replace(letter, redriven_at=mark.at, redriven_by=mark.by, redriven_why=mark.why, redriven_to=mark.to)
+
+
+def mark_of(message: Any) -> Mark | None:
+    """None for a letter."""
+    if not is_mark(message):
+        return None
+    said = dict(message.headers())
+    return Mark(
+        letter=_text(said[REDRIVEN_HEADER]),
+        at=iso(message.timestamp()[1]),
+        by=_text(said.get(BY_HEADER)),
+        why=_text(said.get(WHY_HEADER)),
+        to=_text(said.get(REDRIVEN_TO_HEADER)),
+    )
+
+
+def _records(settings: Settings, names: Names) -> Iterator[Any]:
+    with closing(TopicReader(settings, [names.topics.dead_letters], once=True)) as reader:
+        for batch in reader.until_end():
+            yield from batch
+
+
+def _apart(headers: Sequence[tuple[str, bytes | None]]) -> tuple[Headers, dict[str, bytes | None]]:
+    """The record's own, and ours: they are the last ones. A record that is parked anew may have some of its own."""
+    own, ours = list(headers), dict[str, bytes | None]()
+    while own and own[-1][0] in _OURS and REASON_HEADER not in ours:
+        name, value = own.pop()
+        ours[name] = value
+    return tuple(own), ours
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode(errors="replace")

@@ -25,7 +25,7 @@ class Positions:
     at: float  # monotonic seconds
     ends: Mapping[str, int]  # records that were ever written, committed ones and markers, over all partitions
     partitions: Mapping[str, int]
-    lag: Mapping[str, int | None]  # by pipeline: events that no worker has committed; None before the first commit
+    lag: Mapping[str, int | None]  # by pipeline: events that no worker has committed; None where the topic is not there
     workers: Mapping[str, int]  # by pipeline: members of its workers' group
     leaders: Mapping[str, int]  # and of its leader's
 
@@ -60,6 +60,7 @@ class Looker:
             request_timeout=_SECONDS,
         )
         committed = self._committed(client)
+        begin = self._begin(client, committed)
         members = self._members(client)
         ends = {(place.topic, place.partition): future.result(_SECONDS).offset for place, future in asked.items()}
         sums: dict[str, int] = {}
@@ -69,7 +70,10 @@ class Looker:
             at=at,
             ends=sums,
             partitions={topic: len(numbers) for topic, numbers in self._partitions.items()},
-            lag={names.pipeline.name: _lag(names.events, ends, committed[names.infer_group]) for names in self._names},
+            lag={
+                names.pipeline.name: _lag(names.events, ends, committed[names.infer_group] | begin)
+                for names in self._names
+            },
             workers={names.pipeline.name: members[names.infer_group] for names in self._names},
             leaders={names.pipeline.name: members[names.leader_group] for names in self._names},
         )
@@ -86,6 +90,22 @@ class Looker:
             places = _or_nothing(answer[group])
             found[group] = {(one.topic, one.partition): one.offset for one in places.topic_partitions} if places else {}
         return found
+
+    def _begin(self, client: Any, committed: Mapping[str, Mapping[tuple[str, int], int]]) -> dict[tuple[str, int], int]:
+        """Where a worker would begin that has never committed: the oldest event, unless the topic says otherwise."""
+        places = [
+            (names.events, number)
+            for names in self._names
+            if names.pipeline.events.start == "earliest"
+            for number in self._partitions.get(names.events, ())
+            if committed[names.infer_group].get((names.events, number), -1) < 0
+        ]
+        if not places:
+            return {}
+        asked = client.list_offsets(
+            {TopicPartition(*place): OffsetSpec.earliest() for place in places}, request_timeout=_SECONDS
+        )
+        return {(place.topic, place.partition): future.result(_SECONDS).offset for place, future in asked.items()}
 
     def _members(self, client: Any) -> dict[str, int]:
         groups = [group for names in self._names for group in (names.infer_group, names.leader_group)]

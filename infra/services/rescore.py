@@ -161,10 +161,12 @@ class Reached:
 
 
 def _new(rows: pa.RecordBatch, reached: dict[int, Reached]) -> NDArray[np.bool_]:
-    """One batch is of one partition."""
+    """One batch is of one partition. What was asked for on demand is on the log once: nobody reads a request again."""
     if not rows.num_rows:
         return np.zeros(0, np.bool_)
     partition = rows.column("partition")[0].as_py()
+    if partition < 0:
+        return np.ones(rows.num_rows, np.bool_)
     return reached.setdefault(partition, Reached()).new(as_numpy(rows.column("offset")))
 
 

@@ -28,11 +28,15 @@ _OURS = (".predictions", ".served", ".dead-letters", ".history")
 
 
 class TopicTarget:
-    """Prediction records in their event's partition, with the event id as key: the served log has no other."""
+    """Prediction records in their event's partition, with the event id as key: the served log has no other.
+
+    What was asked for on demand goes by its key; its `source` is its place on the served topic.
+    """
 
     def __init__(self, settings: Settings, names: Names, topic: str) -> None:
         self.name = own_topic(settings, names, topic, "--to-topic")
-        self._events, self._started = names.events, iso(clock_ms()).encode()
+        self._events, self._served = names.events, names.topics.served
+        self._started = iso(clock_ms()).encode()
         self._records = Predictions(names.pipeline.name, names.pipeline.label, self.name).records
         self._sink = AcknowledgedSink(lambda report: _producer(settings, report))
 
@@ -61,7 +65,10 @@ class TopicTarget:
             times=as_numpy(rows.column("event_time").cast(pa.int64())),
             scores=scores_of(rows, "replayed_score"),
             version=columns["replayed_version"][0],
-            sources=[(self._events, *place) for place in zip(columns["partition"], columns["offset"], strict=True)],
+            sources=[
+                (self._events if place[0] >= 0 else self._served, *place)
+                for place in zip(columns["partition"], columns["offset"], strict=True)
+            ],
             keys=[one.encode("utf-8", "surrogatepass") for one in columns["id"]],
             headers=headers,
         )

@@ -91,9 +91,14 @@ def took(run: RunFacts) -> float | None:
 
 
 def compared(run: RunFacts) -> list[Compared]:
+    return beside(run.metrics, run.champion_metrics)
+
+
+def beside(metrics: Mapping[str, float], champions: Mapping[str, float], *, first: str = "") -> list[Compared]:
+    """`first`: the metric that comes first, where it is there."""
     found = []
-    for metric, value in run.metrics.items():
-        champion = run.champion_metrics.get(metric)
+    for metric in sorted(metrics, key=lambda name: name != first):  # else in their order
+        value, champion = metrics[metric], champions.get(metric)
         difference = None if champion is None else value - champion
         verdict = ""
         if difference and metric in METRICS:

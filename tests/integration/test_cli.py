@@ -197,6 +197,19 @@ def test_orders_typed_in_are_predicted_for_a_subscriber_and_rubbish_is_shown_as_
     assert "rubbish (7 bytes)" in shown
     assert "not_json: " in shown
     assert "no 'orders/9/9'" in cli.refused("dead-letters", "show", "orders.py", "orders/9/9")
+    source = f"{names.events}/0/1"
+    done = cli("dead-letters", "redrive", "orders.py", source, "--why", "to see", "--output", "json").json
+    assert (done["redriven"], done["topics"]) == (1, {names.events: 1})
+    assert "redriven already" in cli.refused("dead-letters", "redrive", "orders.py", source)
+    assert "one of them says which" in cli.refused("dead-letters", "redrive", "orders.py", source, "--all")
+    shown = cli("dead-letters", "show", "orders.py", source).out
+    assert f"{names.events}/0/4" in shown
+    assert "to see" in shown
+    (reason,) = cli("dead-letters", "list", "orders.py", "--output", "json").lines
+    assert (reason["count"], reason["open"]) == (3, 2)
+    said = cli("dead-letters", "redrive", "orders.py", "--reason", "not_json", "--yes")
+    assert tuple(said.out.split()[:2]) == ("redriven", "2")
+    assert "redriven at" in cli("dead-letters", "list", "orders.py", "--all").out
 
 
 def test_a_subscriber_ends_in_order_at_ctrl_c(cli):

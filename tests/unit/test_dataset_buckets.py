@@ -76,7 +76,7 @@ def world(folder, seed, *, ids, spread_ms):
     names: dict[tuple[int, int], str] = {}  # a source offset is one event
 
     def row():
-        source = int(random.integers(3)), int(random.integers(80))
+        source = int(random.integers(-1, 2)), int(random.integers(80))  # a partition below 0: on demand
         x = None if random.random() < 0.2 else float(random.integers(4))
         return names.setdefault(source, f"id{random.integers(ids)}"), int(random.integers(spread_ms)), *source, x
 

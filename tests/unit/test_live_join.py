@@ -17,14 +17,14 @@ SILENCE_IS_0 = Binary(LABELS, "y", within="1h", if_absent=0)
 SCHEMA = served_schema(())
 
 
-def served(*rows, version=1):
+def served(*rows, version=1, partition=2):
     """Rows as (id, time, offset)."""
     ids, times, offsets = zip(*rows, strict=True)
     return served_batch(
         SCHEMA,
         ids=ids,
         times=np.array(times),
-        partition=2,
+        partition=partition,
         offsets=offsets,
         version=version,
         scores=np.array(offsets) / 10,
@@ -156,3 +156,49 @@ def test_labels_that_nobody_was_served_for_are_forgotten_when_their_horizon_has_
     assert join.unknown == 100
     join.served(served(("a", T + HOUR + 1, 5)))
     assert join.unknown == 0
+
+
+def test_an_event_that_is_asked_for_and_on_the_stream_counts_once_as_the_streams():
+    for first, second in ((-1, 2), (2, -1)):
+        join = LiveJoin(DROP)
+        join.served(served(("a", T, 5), partition=first))
+        join.served(served(("a", T, 6), partition=second))
+        (row,) = join.labels([label("a")])
+        assert row.source[0] == 2
+        assert (join.joined, join.open, join.asked_again, join.repeated) == (1, 0, 1, 0)
+        assert join.served(served(("a", T, 7), partition=-4)) == []
+        assert join.labels([label("b", after=2 * HOUR)]) == []
+        assert (join.open, join.never_came) == (0, 0)
+
+
+def test_one_that_was_joined_before_the_stream_served_it_stays_what_it_was():
+    join = LiveJoin(DROP)
+    join.served(served(("a", T, 5), partition=-1))
+    assert said(join.labels([label("a")])) == [("a", 1.0, (-1, 5))]
+    assert join.served(served(("a", T, 6))) == []
+    assert (join.joined, join.open, join.asked_again) == (1, 0, 1)
+
+
+def test_what_is_asked_for_again_counts_as_it_was_first():
+    join = LiveJoin(DROP)
+    for offset in (5, 6):
+        join.served(served(("a", T, offset), partition=-1))
+    assert said(join.labels([label("a")])) == [("a", 1.0, (-1, 5))]
+    assert (join.joined, join.open, join.asked_again) == (1, 0, 1)
+
+
+def test_silence_about_one_that_was_asked_for_counts_once():
+    join = LiveJoin(SILENCE_IS_0)
+    join.served(served(("a", T, 5), partition=-1))
+    join.served(served(("a", T, 6)))
+    assert said(join.labels([label("b", after=3 * HOUR)])) == [("a", 0.0, (2, 6))]
+
+
+def test_of_one_that_was_asked_for_at_another_time_the_row_with_the_earlier_event_time_counts():
+    for asked, expected in ((T - 1, (-1, 5)), (T + 1, (2, 6))):
+        for first in (0, 1):
+            join, rows = LiveJoin(DROP), [served(("a", asked, 5), partition=-1), served(("a", T, 6))]
+            for batch in (rows[first], rows[1 - first]):
+                join.served(batch)
+            assert said(join.labels([label("a", after=7)])) == [("a", 1.0, expected)]
+            assert (join.open, join.asked_again) == (0, 1)

@@ -60,6 +60,8 @@ def folder(tmp_path):
         batch, times, numbers = rows(random, 700, partition, columns)
         write(place / f"served-{partition}.arrow", batch)
         write(place / f"labels-{partition}.arrow", labels(random, times, numbers, partition))
+    asked, _, _ = rows(random, 300, 0)  # on demand: some of what was served, and some that nobody else asked
+    write(place / "served-2.arrow", asked.set_column(2, "partition", pa.array(np.full(len(asked), -2, np.int32))))
     return place
 
 

@@ -117,6 +117,20 @@ def test_an_event_that_was_served_twice_is_one_row_the_first_one():
     assert result.counts.duplicates == 1
 
 
+def test_what_was_asked_for_on_demand_and_streamed_counts_as_it_was_first_by_event_time_else_as_streamed():
+    """Partitions below 0 are of what was asked for; the order of reading says nothing."""
+    asked = served(("a", 0, -1, 9), ("b", 0, -2, 4), ("c", 1, -1, 7), ("c", 0, -2, 3), ("c", 0, -1, 8), ("d", 0, -1, 1))
+    streamed = served(("a", 0, 0, 0), ("a", 1, 0, 5), ("d", 1, 3, 1), ("d", 2, 3, 2))
+    answers = labels(*((name, 3, 1.0) for name in "abcd"))
+    for batches in ([asked, streamed], [streamed, asked], [asked, streamed, asked]):
+        result = joined(batches, answers)
+        found = result.table.select(["id", "partition", "offset"]).to_pylist()
+        places = [("c", -2, 3), ("b", -2, 4), ("d", -1, 1), ("a", 0, 0), ("a", 0, 5)]
+        assert [tuple(row.values()) for row in found] == places
+        assert (result.counts.rows, result.counts.asked_again, result.counts.same_id) == (5, 5, 1)
+        assert result.counts.duplicates == 6 * (len(batches) - 2)
+
+
 def test_without_a_value_for_silence_a_row_is_usable_as_soon_as_its_label_came():
     result = joined(served(("a", 20, 0, 0), ("b", 20, 0, 1)), labels(("a", 21, 1.0)), if_absent="drop")
     assert pairs(result) == [("a", 1.0)]

@@ -1,16 +1,22 @@
 """a worker on a stream, and `headrace serve` asked by ten times as many as fill it → does the stream notice?
 
-The stream's p99 while the requests come, over its p99 while nobody asks, one load after the other within each round. A
+The stream's p99 while the requests come, over its p99 while nobody asks. Machines are not quiet: many short turns, each
+of which measures all of it one after the other in another order, and the median of the turns with its interval. A
 server that is full answers, or refuses, as fast as it can: no generator on the same two cores can send ten times that.
-What can be had is ten times the connections, each of which asks again at once. Broker, worker, server and both
-generators share the cores. `ROW` is `headrace serve` as it comes, `NICE` with the lowest priority. The requests'
-generator always has that: it stands for clients on machines of their own.
+What can be had is ten times the connections, each of which asks again at once.
+
+Broker, worker, servers and both generators share the cores. `ROW` is `headrace serve` as it comes, `NICE` with the
+lowest priority, `IDLE` in the scheduling class that runs when nobody else wants to. The requests' generator is always
+in that class: it stands for clients on machines of their own.
 """
 
+import shutil
 import signal
 import subprocess
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from math import comb
 from threading import Event
 from typing import Any, Final
 
@@ -20,56 +26,112 @@ from headrace.infra.bench.report import Row, rounded
 from headrace.infra.bench.serve import load
 from headrace.infra.bench.serve.headrace_serve import beside
 from headrace.infra.bench.serve.load import Answered, Generators
-from headrace.infra.bench.serve.servers import Questions, Running, answering
+from headrace.infra.bench.serve.servers import Launched, Questions, Running, Server, answering
 from headrace.infra.bench.serving import Loaded, Serving, serving
 from headrace.infra.bench.session import Session
 
-ROW, NICE = "serve_stream_p99", "serve_stream_p99_nice"
-TARGETS: Final = {ROW: 1.1, NICE: 1.1}
-_OPTIONS: Final[dict[str, Sequence[str]]] = {ROW: (), NICE: ("--nice", "19")}
-_LAST: Final = ("nice", "-n", "19")
+ROW, NICE, IDLE = "serve_stream_p99", "serve_stream_p99_nice", "serve_stream_p99_idle"
+TARGETS: Final = {ROW: 1.1, NICE: 1.1, IDLE: 1.1}
+_LAST: Final = ("chrt", "--idle", "0") if shutil.which("chrt") else ("nice", "-n", "19")
 _FULL: Final = 64  # connections: more of them are answered no faster
 _TIMES: Final = 10
 _RATE: Final = 2_000.0  # events a second
-_SECONDS: Final = 10.0
-_RISE_SECONDS: Final = 2.0
+_SECONDS: Final = 4.0
+_RISE_SECONDS: Final = 1.0
+_TURNS: Final = 4  # in a round
+_COVERED: Final = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """How a server is started."""
+
+    options: Sequence[str] = ()
+    before: Sequence[str] = ()  # the command
+
+
+_WAYS: Final = {ROW: _Way(), NICE: _Way(options=("--nice", "19")), IDLE: _Way(options=("--nice", "0"), before=_LAST)}
 
 
 def stream_beside(session: Session, generators: Generators, *, rounds: int, names: Collection[str]) -> list[Row]:
-    rows = list[Row]()
-    for name in [name for name in TARGETS if name in names]:
-        with serving(session, Headrace()) as served:
-            served.load(_RATE, _SECONDS)  # warms worker and broker
-            server = beside(served.started)
-            with answering(server, _OPTIONS[name], session.settings.home / name, Questions(session.graph)) as running:
-                rows.append(_row(session, generators, served, running, name, rounds))
-    return rows
+    ways = {name: way for name, way in _WAYS.items() if name in names}
+    with serving(session, Headrace()) as served, ExitStack() as stack:
+        served.load(_RATE, _SECONDS)  # warms worker and broker
+        servers = {}
+        for name, way in ways.items():
+            server, place = _started(beside(served.started), way), session.settings.home / name
+            asked = answering(server, way.options, place, Questions(session.graph))
+            servers[name] = stack.enter_context(asked)
+        turns = [_turn(session, generators, served, servers, number) for number in range(rounds * _TURNS)]
+    return [_row(name, turns) for name in ways]
 
 
-def _row(session: Session, generators: Generators, served: Serving, running: Running, name: str, rounds: int) -> Row:
+def _started(server: Server, way: _Way) -> Server:
+    def launched(*given: Any) -> Launched:
+        found = server.launched(*given)
+        return replace(found, command=[*way.before, *found.command])
+
+    return replace(server, launched=launched)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Beside:
+    stream: Loaded
+    requests: Answered | None = None  # None: nobody asked
+
+
+def _turn(
+    session: Session, generators: Generators, served: Serving, servers: dict[str, Running], number: int
+) -> dict[str, _Beside]:
+    """By name; "" is alone. Each turn begins with the next of them."""
+    names, found = ["", *servers], dict[str, _Beside]()
+    first = number % len(names)
+    for name in (*names[first:], *names[:first]):
+        if not name:
+            found[name] = _Beside(stream=served.load(_RATE, _SECONDS))
+            continue
+        with _overloaded(generators, servers[name]) as answered:
+            stream = served.load(_RATE, _SECONDS)
+        found[name] = _Beside(stream=stream, requests=answered[0])
+    told = {name or "alone": f"{beside.stream.latencies().percentiles['p99']:.1f} ms" for name, beside in found.items()}
+    session.say(f"turn {number + 1}, p99: " + ", ".join(f"{name} {p99}" for name, p99 in told.items()))
+    return found
+
+
+def _row(name: str, turns: Sequence[dict[str, _Beside]]) -> Row:
     runs, detail = list[float](), list[dict[str, Any]]()
-    for number in range(rounds):
-        found: dict[bool, Loaded] = {}
-        for asked in (False, True) if number % 2 == 0 else (True, False):
-            if asked:
-                with _overloaded(generators, running) as answered:
-                    found[True] = served.load(_RATE, _SECONDS)
-            else:
-                found[False] = served.load(_RATE, _SECONDS)
-        alone, both = found[False].latencies(), found[True].latencies()
-        runs.append(both.percentiles["p99"] / alone.percentiles["p99"])
-        (requests,) = answered
-        session.say(f"{name}: alone {alone}; beside {requests.rate:,.0f} requests/s {both}")
-        detail.append(
-            {
-                "alone": figures(found[False]),
-                "beside_requests": figures(found[True]),
-                "requests_per_second": rounded(requests.rate),
-                "requests_refused": requests.refused,
-                "requests_failed": requests.failed,
+    for turn in turns:
+        alone, both = turn[""], turn[name]
+        runs.append(both.stream.latencies().percentiles["p99"] / alone.stream.latencies().percentiles["p99"])
+        said: dict[str, Any] = {"alone": figures(alone.stream), "beside_requests": figures(both.stream)}
+        if both.requests is not None:
+            said |= {
+                "requests_per_second": rounded(both.requests.rate),
+                "requests_refused": both.requests.refused,
+                "requests_failed": both.requests.failed,
             }
-        )
-    return Row(name=name, target=TARGETS[name], runs=runs, better="lower", detail={"rounds": detail})
+        detail.append(said)
+    low, high = interval_of_median(runs)
+    interval = {"low": rounded(low), "high": rounded(high), "covers": _COVERED}
+    return Row(
+        name=name, target=TARGETS[name], runs=runs, better="lower", detail={"interval": interval, "rounds": detail}
+    )
+
+
+def interval_of_median(runs: Sequence[float]) -> tuple[float, float]:
+    """The closest pair of order statistics with the median between them 95 times in 100, whatever the distribution.
+
+    The extremes, where fewer than six runs promise less.
+    """
+    ordered, count = sorted(runs), len(runs)
+    left_out = 0  # at each end
+    while left_out < (count - 1) // 2 and 2 * _at_most(left_out + 1, count) <= 1 - _COVERED:
+        left_out += 1
+    return ordered[left_out], ordered[count - 1 - left_out]
+
+
+def _at_most(heads: int, tosses: int) -> float:
+    return float(sum(comb(tosses, found) for found in range(heads + 1)) / 2**tosses)
 
 
 @contextmanager

@@ -4,17 +4,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
+from headrace.infra.console.asking import REASON, reason_of, replied
 from headrace.infra.console.pages.version import number_of
 from headrace.infra.console.site import Route, Site, form
 from headrace.infra.serve.http import Request, Response
-from headrace.infra.serve.refusals import NotFound
+from headrace.infra.serve.refusals import NotFound, RequestRefused
 from headrace.infra.services.ask import MoveRefused
 from headrace.infra.services.book import Standing, VersionFacts
-from headrace.infra.services.moves import ask, refusal
+from headrace.infra.services.moves import refusal
 from headrace.models.aliases import CHALLENGER
 from headrace.models.records import Asking
 
-_WHY: Final = 600  # characters: a registry record is small
 _ALIAS: Final = 40
 
 
@@ -71,19 +71,17 @@ async def _confirm(site: Site, request: Request, pipeline: str, version: str, mo
 
 
 async def _do(site: Site, request: Request, pipeline: str, version: str, move: str) -> Response:
-    names, kind, fields = site.place(pipeline), _kind(move), await form(request)
-    why, alias = fields.get("why", "").strip(), fields.get("alias", "").strip()
+    kind, fields = _kind(move), await form(request)
+    alias = fields.get("alias", "").strip()
+    site.place(pipeline)
     with site.catalog.of(pipeline).book() as book:
         number = number_of(book, version)
-    problem = "" if why else "Expected a reason: it goes on record, for whoever asks later."
-    if len(why) > _WHY:
-        problem = f"Expected a reason of up to {_WHY} characters, got {len(why)}."
-    if kind.move == "alias" and not alias:
-        problem = "Expected a name, for example challenger."
-    if problem:
-        return _page(site, request, pipeline, version, move, alias=alias, why=why, problem=problem)
-    asker = site.origins.get(pipeline) or names
-    said: dict[str, Any] = {"why": why, "by": f"console: {site.asker(request).name}"}
+    try:
+        said: dict[str, Any] = {"why": reason_of(fields)}
+        _expect_name(kind, alias)
+    except RequestRefused as error:
+        given = {"alias": alias, "why": fields.get("why", "")}
+        return _page(site, request, pipeline, version, move, problem=str(error), **given)
     if kind.move in ("promote", "rollback", "pin"):
         guard = fields.get("champion", "")
         said |= {"version": number, "champion": int(guard) if guard.isdecimal() and len(guard) <= 9 else None}
@@ -91,13 +89,13 @@ async def _do(site: Site, request: Request, pipeline: str, version: str, move: s
         said["version"] = None if move == "unalias" else number
         said["alias"] = alias
 
-    async def moved() -> str:
-        reply = await site.ask(lambda: ask(site.settings, asker, kind.move, **said))
+    async def done() -> str:
+        reply = await replied(site, request, pipeline, kind.move, **said)
         return f"{_said(kind.done, number, alias)} On record: seq {reply.seq}."
 
     place = f"/console/p/{quote(pipeline)}/versions"
     try:
-        text = await site.once(f"{pipeline} {move} {number} {fields.get('once', '')}", moved)
+        text = await site.once(f"{pipeline} {move} {number} {fields.get('once', '')}", done)
     except MoveRefused as error:
         return _refused(site, request, pipeline, number, move, error.reason)
     return site.notice(f"{place}/{number}", text)
@@ -140,7 +138,7 @@ def _page(
         danger=kind.danger,
         names_it=kind.move == "alias",
         alias=alias or (CHALLENGER if move == "alias" else ""),
-        most=_WHY,
+        most=REASON,
         why=why,
         problem=problem,
         once=site.once.key(),
@@ -165,6 +163,11 @@ def _refused(site: Site, request: Request, pipeline: str, number: int, move: str
         reason=reason.partition(": ")[2] or reason,
         remedy=_REMEDIES.get(word, "Nothing was changed. Look at the version, then decide anew."),
     )
+
+
+def _expect_name(kind: _Kind, alias: str) -> None:
+    if kind.move == "alias" and not alias:
+        raise RequestRefused("name: expected one, for example challenger.")
 
 
 def _kind(move: str) -> _Kind:

@@ -6,12 +6,12 @@ from headrace.infra.console.site import Route, Site
 from headrace.infra.names import Names
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound
-from headrace.infra.services.beside_champion import Beside, beside
 from headrace.infra.services.book import Book, Standing
 from headrace.infra.services.catalog import detail
 from headrace.infra.services.event_times import begins
 from headrace.infra.services.moves import refusal
 from headrace.infra.services.resolve import resolve
+from headrace.infra.services.run_words import Compared, beside
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput
 from headrace.models.manifest import Manifest
@@ -83,7 +83,7 @@ def _shown(site: Site, names: Names, number: int) -> dict[str, Any]:
     with followed.manifests() as manifest:
         found = detail(known, names, manifest, number, ancestors=_ANCESTORS)
     made = found.manifest
-    metrics = beside(names.pipeline, made.metrics, made.champion_metrics)
+    metrics = beside(made.metrics, made.champion_metrics, first=names.pipeline.metric)
     return shown | {
         "detail": found,
         "made": made,
@@ -95,11 +95,11 @@ def _shown(site: Site, names: Names, number: int) -> dict[str, Any]:
     }
 
 
-def _anchor(names: Names, made: Manifest) -> list[Beside]:
+def _anchor(names: Names, made: Manifest) -> list[Compared]:
     """As the holdout's metrics; versions with the same hash were judged on the same rows."""
     own = {name: made.numbers[f"anchor_{name}"] for name in made.metrics if f"anchor_{name}" in made.numbers}
     champion = {name: value for name in own if (value := made.numbers.get(f"anchor_champion_{name}")) is not None}
-    return beside(names.pipeline, own, champion)
+    return beside(own, champion, first=names.pipeline.metric)
 
 
 def _when(ms: int | None) -> str:

@@ -9,9 +9,9 @@ from headrace.infra.console.site import Route, Site, here
 from headrace.infra.console.timeline_chart import Lane, timeline
 from headrace.infra.names import Names
 from headrace.infra.serve.http import Request, Response
-from headrace.infra.services.beside_champion import beside
 from headrace.infra.services.book import Standing, VersionFacts
 from headrace.infra.services.event_times import begins, ends
+from headrace.infra.services.run_words import beside
 from headrace.infra.services.spells import Spell, Window, spells, trained_through, window
 from headrace.infra.services.version_search import Kind, matching
 
@@ -25,7 +25,7 @@ async def _list(site: Site, request: Request, pipeline: str) -> Response:
     names = site.place(pipeline)
     before, page = _whole(request.query("before")), max(1, _whole(request.query("page")))
     text, kind, alias = request.query("q")[:200], _KINDS.get(request.query("show"), ""), request.query("alias")[:40]
-    followed = site.catalog.of(pipeline)
+    followed, metric = site.catalog.of(pipeline), names.pipeline.metric
     with followed.book() as book:
         versions, standing = book.versions(), book.standing()
     found = await site.ask(lambda: matching(versions, text=text, kind=kind, alias=alias))
@@ -45,8 +45,8 @@ async def _list(site: Site, request: Request, pipeline: str) -> Response:
         **drawn,
         spells_newer="" if chosen.newer is None else here(request, before=str(chosen.newer or "")),
         spells_older="" if chosen.older is None else here(request, before=str(chosen.older)),
-        metric=names.pipeline.metric,
-        rows=[(one, beside(names.pipeline, one.metrics, one.champion_metrics)) for one in shown],
+        metric=metric,
+        rows=[(one, beside(one.metrics, one.champion_metrics, first=metric)) for one in shown],
         found=len(found),
         of=len(versions) - 1,
         q=text,

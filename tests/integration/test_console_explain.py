@@ -1,0 +1,242 @@
+"""The console's Explain page: a real worker's predictions, looked at in a real browser."""
+
+import re
+
+import msgspec
+import numpy as np
+import pytest
+from browser import PHONE, accessible, fits, page_of, screenshot
+from kit import Facts, linear, produce, read_all, wait_for
+from test_serve import server_of
+from test_source import worker_of
+from test_swap import Publisher, predicted
+
+from headrace.infra.names import Names
+from headrace.infra.services.explain import explain
+from headrace.infra.services.label_of import label_of
+from headrace.infra.settings import Settings
+from headrace.infra.topics import apply
+from headrace.models.drift import reference_of
+from headrace.models.durations import iso
+from headrace.models.facts import Swapped
+from headrace.models.features import Category, Number, Topic
+from headrace.models.labels import Binary
+from headrace.models.manifest import OffsetRange
+from headrace.models.pipeline import Pipeline
+
+AT = 1_372_935_600_000  # 2013-07-04T11:00:00Z; the events are a second apart
+EVIL = "<script>window.hacked = 1</script>"
+DELAY = Pipeline(
+    name="delay",
+    events=Topic("flights", id="id", time="at"),
+    features=[Number("distance"), Category("carrier", nullable=True)],
+    label=Binary(Topic("arrivals", id="id", time="at"), "late", within="1h", if_absent="drop"),
+)
+PAGE = "/console/p/delay/explain"
+
+
+def event(number, **more):
+    value = {"id": f"e{number}", "at": AT + 1_000 * number, "distance": number, "carrier": "UA"} | more
+    return {"value": msgspec.json.encode(value), "key": f"k{number}".encode(), "partition": number % 2}
+
+
+def label(number, after, late):
+    value = {"id": f"e{number}", "at": AT + 1_000 * number + after, "late": late}
+    return {"value": msgspec.json.encode(value), "partition": 0}
+
+
+def trained(manifest):
+    """On a hundred rows of distances from 0 to 99, three quarters of them of UA."""
+    carriers = np.array(["UA"] * 75 + ["DL"] * 25, object)
+    columns = {"distance": np.arange(100.0), "carrier": carriers}
+    return msgspec.structs.replace(
+        manifest,
+        reference=reference_of(DELAY.schema, columns, np.linspace(0, 1, 100)),
+        ranges=(OffsetRange(topic="delay.served", partition=0, first=17, end=4711),),
+        run="2013-07-01-run",
+        git_commit="abc123",
+        source="delay = Pipeline(…)",
+        dataset_sha256="d" * 64,
+        trained_from=iso(AT),
+        trained_through=iso(AT + 1),
+    )
+
+
+class World:
+    """The baseline served e0 to e9, version 1 those to e19 and odd ones; one is a dead letter, one not served."""
+
+    def __init__(self, settings):
+        self.settings, self.names = settings, Names(settings.prefix, DELAY)
+        apply(settings, DELAY, 2)
+        publisher, facts = Publisher(settings, DELAY), Facts()
+        odd = [
+            event(20, distance=1_000, carrier=f"{EVIL}{'x' * 3_000}"),
+            event(21, carrier=None) | {"headers": [("trace", EVIL.encode()), ("raw", b"\xff\x00")], "key": b"\xfe"},
+            {"value": b"\x00\xff" + EVIL.encode(), "partition": 0},
+        ]
+        with worker_of(settings, DELAY, facts):
+            produce(settings, self.names.events, [event(n) for n in range(10)])
+            wait_for("the baseline's share", lambda: predicted(facts) == 10)
+            publisher.publish(linear([0.01], categories=1), change=trained)
+            facts.wait(Swapped, lambda fact: fact.version == 1)
+            produce(settings, self.names.events, [*[event(n) for n in range(10, 20)], *odd])
+            wait_for("the others", lambda: predicted(facts) == 22)
+            wait_for("a dead letter", lambda: read_all(settings, self.names.topics.dead_letters))
+        labels = [label(12, 2_000, late=False), label(12, 1_000, late=True), label(13, 3_600_001, late=True)]
+        produce(settings, self.names.labels, labels)
+        produce(settings, self.names.events, [event(23)])  # nobody comes to it
+
+
+@pytest.fixture(scope="module")
+def world(servers, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explained")
+    return World(Settings(bootstrap_servers=servers.bootstrap_servers, prefix=f"{folder.name}.", home=folder / "home"))
+
+
+@pytest.fixture(scope="module")
+def base(world):
+    with server_of(world.settings, DELAY) as (server, _):
+        yield f"http://127.0.0.1:{server.port}"
+
+
+def explained(page, wanted):
+    page.goto(PAGE)
+    page.get_by_label("Event id").fill(wanted)
+    page.get_by_role("button", name="Explain").click()
+    page.wait_for_selector(".chain")
+    page.wait_for_selector("main [hx-get]", state="detached")  # label and all
+    return page.locator("main")
+
+
+def row(page, feature):
+    return page.locator("#features tr", has=page.get_by_role("cell", name=feature, exact=True)).inner_text()
+
+
+@pytest.mark.parametrize("viewport", [None, PHONE], ids=["wide", "phone"])
+def test_the_way_of_a_prediction_is_read_from_its_event_to_its_training_data(world, base, browser, viewport):
+    with page_of(browser, base, **({"viewport": viewport} if viewport else {})) as page:
+        said = explained(page, "e12").inner_text()
+        for text in (
+            "flights/0/6",  # where it is
+            '"distance": 12',
+            "Partition 0 switched to it at offset 5",
+            "by test: test",  # who promoted it, and why
+            "equal to the bit",
+            "1 trained on, 1 held out",
+            "d" * 64,
+            "abc123",
+        ):
+            assert text in said, text
+        assert "75% of training rows are like it" in row(page, "carrier")
+        assert "10% to 20% of training rows are as low" in row(page, "distance")
+        score = explain(world.settings, world.names, "e12", look_back=100).served.score
+        assert f"{score:.4g}" in page.locator("#score").inner_text()
+        accessible(page)
+        fits(page)
+        page.get_by_text("1 offset range").click()
+        assert page.get_by_role("cell", name="4711").is_visible()
+        page.locator("summary", has_text="as it was").click()
+        assert page.get_by_text("delay = Pipeline(…)").is_visible()
+        fits(page)
+        version, run = page.locator("#version a"), page.get_by_role("link", name="The run that made it")
+        assert version.get_attribute("href") == "/console/p/delay/versions/1"
+        assert run.get_attribute("href") == "/console/p/delay/runs/2013-07-01-run"
+
+
+def test_the_newest_predictions_are_examples_that_open_by_a_click(base, browser):
+    with page_of(browser, base) as page:
+        page.goto(PAGE)
+        accessible(page)
+        fits(page)
+        page.get_by_role("link", name="e21", exact=True).click()
+        page.wait_for_selector(".chain")
+        assert "missing" in row(page, "carrier")
+        assert "event=flights/1/10" in page.url
+        screenshot(page, "explain", full=True)
+
+
+def test_a_label_counts_by_the_rule_of_trainings_the_earliest_within_the_horizon(base, browser):
+    with page_of(browser, base) as page:
+        explained(page, "e12")
+        said = page.locator("#score").inner_text()
+        assert re.search(r"\b1 1 s after the event", said)
+        assert "arrivals/0/1" in said
+        explained(page, "e13")
+        assert "None among the 3 labels that were written since" in page.locator("#score").inner_text()
+
+
+def test_how_far_a_label_was_looked_for_is_said(world):
+    found = explain(world.settings, world.names, "e13", look_back=100)
+    labelled = label_of(world.settings, world.names, found.id, AT + 13_000, AT, look_at=2)
+    assert (labelled.value, labelled.whole, labelled.looked_at >= 2) == (None, False, True)
+
+
+def test_what_was_unseen_in_training_is_flagged_and_hostile_text_is_text(base, browser):
+    with page_of(browser, base) as page:
+        explained(page, "flights/0/10")
+        assert "above every row" in row(page, "distance")
+        assert "unseen in training" in page.locator("#features tr", has_text="carrier").inner_text()
+        assert EVIL in page.locator("#event pre").inner_text()
+        assert EVIL in page.locator("#features").inner_text()
+        accessible(page)
+        fits(page)
+        explained(page, "e21")
+        assert EVIL in page.locator("#event").inner_text()
+        assert "0xff00" in page.locator("#event").inner_text()
+        assert "never missing in training" in row(page, "carrier")
+        assert page.evaluate("window.hacked") is None
+    with page_of(browser, base, viewport=PHONE) as page:
+        explained(page, "flights/0/10")
+        fits(page)
+
+
+def test_the_baseline_s_predictions_have_no_training_data_and_say_so(base, browser):
+    with page_of(browser, base) as page:
+        explained(page, "e3")
+        assert "Version 0, the baseline" in page.locator("#version").inner_text()
+        assert "trained on nothing" in page.locator("#features").inner_text()
+        assert page.locator("#training").count() == 0
+        accessible(page)
+
+
+def test_a_dead_letter_shows_its_reason_and_its_value_and_that_there_is_no_prediction(base, browser):
+    with page_of(browser, base) as page:
+        explained(page, "flights/0/11")
+        assert "not_utf8" in page.locator("#letter").inner_text()
+        assert "No prediction" in page.locator("#letter").inner_text()
+        assert f"0x00ff{EVIL.encode().hex()}" in page.locator("#event pre").inner_text()
+        assert page.locator("#score").count() == 0
+        accessible(page)
+        fits(page)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (EVIL, "expected flights/partition/offset of an event, or the id of one among the newest 22 served rows"),
+        ("flights/0/99", "expected an offset from 0 to 11"),
+        ("flights/7/0", "expected a partition from 0 to 1"),
+        ("flights/1/11", "not predicted yet: the workers have come to offset 11"),
+        ("y" * 3_900, "expected flights/partition/offset"),
+    ],
+    ids=["nobody's", "past the end", "no partition", "not yet", "long"],
+)
+def test_what_is_not_there_is_said_with_what_is(base, browser, wanted, said):
+    with page_of(browser, base, viewport=PHONE) as page:
+        page.goto(PAGE)
+        page.get_by_label("Event id").fill(wanted)
+        page.get_by_role("button", name="Explain").click()
+        assert said in page.get_by_role("alert").inner_text()
+        assert page.get_by_role("link", name="Look for this id").count() == ("/" not in wanted or wanted == EVIL)
+        assert page.evaluate("window.hacked") is None
+        accessible(page)
+        fits(page)
+
+
+def test_a_pipeline_without_predictions_says_how_they_come(settings, browser):
+    apply(settings, DELAY, 1)
+    with server_of(settings, DELAY) as (server, _), page_of(browser, f"http://127.0.0.1:{server.port}") as page:
+        page.goto(PAGE)
+        assert "There is no prediction yet" in page.locator("main").inner_text()
+        accessible(page)
+        fits(page)
