@@ -5,7 +5,6 @@ import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -30,7 +29,6 @@ _POINTS = 400  # of a curve, in a drawing
 _CURVES = 12  # drawings
 _SEEN_SECONDS = 5.0  # until our own request comes back from the topic
 _LOOK_SECONDS = 0.05
-_NO_MORE = 286  # htmx's: whoever polls stops
 
 
 async def _run(site: Site, request: Request, pipeline: str, run: str) -> Response:
@@ -61,8 +59,8 @@ async def _run(site: Site, request: Request, pipeline: str, run: str) -> Respons
 async def _log(site: Site, request: Request, pipeline: str, run: str) -> Response:  # noqa: ARG001  a handler's
     """The part of the page that is asked for again while it trains."""
     found = _facts(site, pipeline, run)
-    data: dict[str, Any] = {"pipeline": pipeline, "key": plain(found.run), "log": await _log_of(site, pipeline, found)}
-    return Response(200 if data["log"]["follows"] else _NO_MORE, site.view.html("run_log.html", data), [HTML, *SAFE])
+    data = {"pipeline": pipeline, "key": plain(found.run), "log": await _log_of(site, pipeline, found)}
+    return Response(200, site.view.html("run_log.html", data), [HTML, *SAFE])
 
 
 async def _log_of(site: Site, pipeline: str, found: RunFacts) -> Mapping[str, object]:
