@@ -7,13 +7,13 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 from browser import PHONE, accessible, fits, page_of, screenshot
+from confluent_kafka import TopicPartition
 from kit import DEADLINE, Facts, leading, linear, manifest, produce, read_all, transaction, wait_for
 from test_moves import FILE
 from test_serve import server_of
 from test_source import worker_of
 from test_swap import GOOD, PIPELINE, Publisher, predicted, predictions
 
-from confluent_kafka import TopicPartition
 from headrace.infra.api_keys import ApiKeys
 from headrace.infra.artifacts import write_blob
 from headrace.infra.kafka import admin
