@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import msgspec
 import pytest
-from browser import PHONE, accessible, fits, page_of, screenshot
+from browser import PHONE, WIDE, accessible, fits, page_of, screenshot
 from confluent_kafka import TopicPartition
 from kit import DEADLINE, Facts, leading, linear, manifest, produce, read_all, transaction, wait_for
 from test_moves import FILE
@@ -170,9 +170,11 @@ def test_from_the_list_to_a_version_to_the_same_comparison_as_model_diff(setting
         assert f"{auc.first.value:.4g}" in row
         assert f"{auc.difference.value:+.3g}" in row
         assert f"{3 * EACH:,} served rows" in page.locator("#result").inner_text()
-        accessible(page)
-        fits(page)
         screenshot(page, "comparison")
+        for size in (WIDE, PHONE):
+            page.set_viewport_size(size)
+            accessible(page)
+            fits(page)
 
 
 def test_a_promotion_with_a_reason_is_on_record_and_an_open_page_shows_it(settings, publisher, origin, browser):
