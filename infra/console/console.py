@@ -1,5 +1,6 @@
 """a request below /console → its page. Every refusal is a page, too, with what was expected."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from urllib.parse import quote
@@ -39,6 +40,7 @@ _ROUTES: Sequence[Route] = (
 )
 _YEAR = b"public, max-age=31536000, immutable"  # of a static file: its path has its hash
 _WATCHED = 20  # kinds of changes of one page
+_CATCH_UP_SECONDS = 5.0
 _log = logging.getLogger("headrace.console")
 
 
@@ -82,11 +84,17 @@ class Console:
             allowed.append(route.method)
             if route.method == request.method:
                 self._let_in(request, route)
+                await self._caught_up()
                 answer: Response = await route.handler(self._site, request, **found)
                 return answer
         if allowed:
             raise NotAllowed(request.method, ", ".join(allowed))
         raise NotFound("There is no such page.")
+
+    async def _caught_up(self) -> None:
+        """A server that has just begun knows no version so far, and would say that there is none."""
+        if not self._site.catalog.ready.is_set():
+            await asyncio.to_thread(self._site.catalog.ready.wait, _CATCH_UP_SECONDS)
 
     def _let_in(self, request: Request, route: Route) -> None:
         """Raises Forbidden, Unauthenticated."""

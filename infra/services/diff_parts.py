@@ -56,7 +56,7 @@ def metrics(measured: Sequence[Measured]) -> str:
         )
     headings = ["metric", "first", "second", "difference", "", ""]
     caption = "In brackets 95 % intervals by a paired bootstrap; the mark stands where they leave no doubt."
-    return _table(headings, rows, right={1, 2, 3}) + f'<p class="quiet">{caption}</p>'
+    return _table("Metrics", headings, rows, right={1, 2, 3}) + f'<p class="quiet">{caption}</p>'
 
 
 def verdicts(report: Report) -> str:
@@ -69,7 +69,7 @@ def verdicts(report: Report) -> str:
     for name in names:
         cells = "".join(_number(_figure(side.numbers.get(name))) for side in judged)
         rows.append(f"<tr><td>{text(name)}</td>{cells}</tr>")
-    return _table(["", *map(name_of, judged)], rows, right={1, 2})
+    return _table("Verdicts", ["", *map(name_of, judged)], rows, right={1, 2})
 
 
 def drawings(report: Report) -> str:
@@ -102,7 +102,7 @@ def segments(report: Report) -> str:
         rows.append(f'<tr class="column"><td colspan="{len(headings)}">{text(column)}</td></tr>')
         rows += [_segment(segment, reach, decided=decided) for segment in of_column]
     numbers = set(range(len(headings))) - {0, 3}
-    return _table(headings, rows, right=numbers)
+    return _table("Segments", headings, rows, right=numbers)
 
 
 def _segment(segment: Segment, reach: float, *, decided: bool) -> str:
@@ -125,7 +125,7 @@ def moved(report: Report) -> str:
         return '<p class="quiet">No row moved: both give the same scores.</p>'
     headings = ["event", "first", "second", "difference", "label", "served by", "features"]
     rows = [_row(one) for one in report.moved]
-    return _table(headings, rows, right={1, 2, 3, 4, 5})
+    return _table("Rows that moved most", headings, rows, right={1, 2, 3, 4, 5})
 
 
 def _row(one: Moved) -> str:
@@ -153,12 +153,14 @@ def notes(report: Report) -> str:
     return " ".join(said)
 
 
-def _table(headings: Sequence[str], rows: Iterable[str], right: set[int]) -> str:
+def _table(label: str, headings: Sequence[str], rows: Iterable[str], right: set[int]) -> str:
+    """In a frame that scrolls, and that who moves by keyboard reaches."""
     head = "".join(
         f'<th class="number">{text(heading)}</th>' if at in right else f"<th>{text(heading)}</th>"
         for at, heading in enumerate(headings)
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    inner = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{label}">{inner}</div>'
 
 
 def _estimate(one: Estimate, *, signed: bool = False) -> str:
