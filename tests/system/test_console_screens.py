@@ -74,7 +74,7 @@ def test_every_page_is_fit_to_be_looked_at_on_real_flights(settings, browser, sh
                 page.goto("/console")
                 for name, (place, sign) in PAGES.items():
                     page.goto(place.replace(NEWEST, newest).replace("{event}", event))
-                    expect(page.locator(sign).first).to_be_visible()
+                    expect(page.locator(sign).first).to_be_visible(timeout=180_000)  # some compute, on a busy machine
                     accessible(page)
                     fits(page)
                     if not kind or name == "overview":
