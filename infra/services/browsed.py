@@ -13,6 +13,7 @@ from headrace.models.durations import iso
 from headrace.models.errors import BadInput
 from headrace.models.features import Format, Topic
 from headrace.models.records import SOURCE_HEADER
+from headrace.streams.dead_letters import headers_of_each
 from headrace.streams.formats import record_decoder
 
 Kind = Literal["events", "labels", "side", "scored", "predictions", "dead-letters"]
@@ -52,6 +53,7 @@ class Browsed:
     def record(self, message: Any, width: int) -> Record:
         """`width`: characters of the value; of key and headers there are at most as many."""
         value = message.value()
+        (headers,), _ = headers_of_each([message])  # those whose names are no text are left out, as by workers
         source = self._source(message)
         text = self.text(value, source)
         about, at = self._identified(value, source)
@@ -68,9 +70,7 @@ class Browsed:
             value=_cut(text, width),
             is_cut=text is not None and len(text) > width,
             size=len(value or b""),
-            headers=tuple(
-                (name[:width], _cut(_text(held), width)) for name, held in (message.headers() or [])[:_MOST_HEADERS]
-            ),
+            headers=tuple((name[:width], _cut(_text(held), width)) for name, held in (headers or [])[:_MOST_HEADERS]),
         )
 
     def has(self, message: Any, wanted: str) -> bool:

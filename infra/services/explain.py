@@ -142,7 +142,10 @@ def _place(settings: Settings, names: Names, wanted: str, look_back: int) -> tup
     topic, _, partition = topic.rpartition("/")
     if topic in (names.events, names.pipeline.events.name) and partition.isdecimal() and rest.isdecimal():
         return int(partition), int(rest)
-    if (place := _on_demand.fullmatch(wanted)) and place["topic"] == names.topics.served:
+    if (place := _on_demand.fullmatch(wanted)) and place["topic"] in (
+        names.topics.served,
+        names.pipeline.topic("served"),
+    ):
         return on_demand_place(int(place["partition"]), int(place["offset"]), int(place["row"]))
     looked_at = 0
     for found in newest_first(settings, names.topics.served):

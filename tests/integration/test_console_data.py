@@ -1,6 +1,9 @@
 """The console's Data pages: a real worker's topics in a real browser, and dead letters that are redriven by clicks."""
 
+import os
 import re
+import subprocess
+import sys
 from urllib.parse import quote
 
 import msgspec
@@ -8,11 +11,13 @@ import numpy as np
 import pytest
 from browser import PHONE, accessible, fits, page_of, screenshot
 from kit import Facts, linear, produce, read_all, wait_for
+from test_dead_letters import SEND_BAD_HEADER
 from test_redrive import park
 from test_serve import server_of
 from test_source import worker_of
 from test_swap import Publisher, predicted
 
+from headrace.infra.api_keys import ApiKeys
 from headrace.infra.names import Names
 from headrace.infra.services.letters import letters
 from headrace.infra.settings import Settings
@@ -224,6 +229,20 @@ def test_hostile_text_and_poison_are_shown_as_text_and_as_bytes(world, page):
     presentable(page)
 
 
+def test_a_header_whose_name_is_no_text_hides_no_record(settings, browser):
+    apply(settings, DELAY, 1)
+    names = Names(settings.prefix, DELAY)
+    sent = event(1)["value"].decode()
+    command = [sys.executable, "-c", SEND_BAD_HEADER, settings.bootstrap_servers, names.events, sent]
+    subprocess.run(command, env=os.environ | {"AIOKAFKA_NO_EXTENSIONS": "1"}, check=True)
+    with server_of(settings, DELAY) as (server, _), page_of(browser, f"http://127.0.0.1:{server.port}") as page:
+        page.goto(DATA)
+        assert shown(page) == ["0/0"]
+        page.get_by_role("link", name="0/0").click()
+        page.get_by_role("heading", name="flights/0/0").wait_for()
+        assert '"id": "e1"' in page.get_by_label("Value", exact=True).inner_text()
+
+
 def test_the_bytes_of_a_large_value_are_read_piece_by_piece(settings, browser):
     apply(settings, DELAY, 1)
     deep = b"[" * 500 + b"]" * 500
@@ -400,6 +419,31 @@ def test_what_cannot_be_redriven_is_said_where_it_was_asked(parked):
     page.get_by_label("Reason").fill(" ")
     page.get_by_role("button", name="Redrive").click()
     assert "Expected a reason" in page.get_by_role("alert").inner_text()
+    assert read_all(settings, names.events) == []
+
+
+def test_who_may_only_read_is_offered_no_redrive_and_redrives_nothing(settings, browser):
+    apply(settings, DELAY, 1)
+    names = Names(settings.prefix, DELAY)
+    park(settings, names, [{"value": POISON}])
+    _, reader = ApiKeys(settings.api_keys).add("reader", "read")
+    kind = {"content-type": "application/x-www-form-urlencoded", "authorization": f"Bearer {reader}"}
+    with (
+        server_of(settings, DELAY) as (server, client),
+        page_of(browser, f"http://127.0.0.1:{server.port}") as page,
+    ):
+        page.goto(LETTERS)
+        page.get_by_label("API key").fill(reader)
+        page.get_by_role("button", name="Sign in").click()
+        for place in (LETTERS, f"{DATA}/delay.dead-letters/0/0"):
+            page.goto(place)
+            presentable(page)
+            assert "future" in page.locator("main").inner_text()
+            assert page.get_by_role("button", name="Redrive").count() == 0
+            assert page.get_by_role("link", name="Redrive").count() == 0
+            assert page.get_by_role("checkbox").count() == 0
+        for place in (f"{DATA}/redrive", f"{DATA}/redrive/confirm"):
+            assert client("POST", place, b"letter.1=delay.dead-letters/0/0&why=x", kind)[0] == 403
     assert read_all(settings, names.events) == []
 
 

@@ -199,6 +199,23 @@ def test_the_baseline_s_predictions_have_no_training_data_and_say_so(base, brows
         accessible(page)
 
 
+def test_what_was_asked_for_on_demand_is_explained_without_an_event(settings, browser):
+    apply(settings, DELAY, 2)
+    asked = {"id": "asked", "at": iso(AT), "distance": 12.0, "carrier": "UA"}
+    facts = Facts()
+    with server_of(settings, DELAY, facts=facts, log_served=True) as (server, client):
+        assert client.post("/v1/pipelines/delay/predict", [asked])[0] == 200
+        wait_for("its served row", lambda: read_all(settings, Names(settings.prefix, DELAY).topics.served))
+        with page_of(browser, f"http://127.0.0.1:{server.port}") as page:
+            for wanted in ("asked", "delay.served/0/0/0"):
+                said = explained(page, wanted).inner_text()
+                assert "asked for on demand: it is on no topic" in said
+                assert "It was answered to who asked for it" in said
+                assert "equal to the bit" in said
+            accessible(page)
+            fits(page)
+
+
 def test_a_dead_letter_shows_its_reason_and_its_value_and_that_there_is_no_prediction(base, browser):
     with page_of(browser, base) as page:
         explained(page, "flights/0/11")

@@ -207,7 +207,7 @@ def test_events_as_large_as_their_topic_allows_are_predicted_and_parked(settings
 
 
 # aiokafka without its C extensions leaves the name's encoding to the name
-_SEND = """
+SEND_BAD_HEADER = """
 import asyncio, sys
 from aiokafka import AIOKafkaProducer
 
@@ -227,7 +227,7 @@ def test_a_header_whose_name_is_not_text_does_not_end_the_worker(settings):
     apply(settings, PIPELINE)
     names, facts = Names(settings.prefix, PIPELINE), Facts()
     subprocess.run(
-        [sys.executable, "-c", _SEND, settings.bootstrap_servers, names.events, text(EVENT).decode()],
+        [sys.executable, "-c", SEND_BAD_HEADER, settings.bootstrap_servers, names.events, text(EVENT).decode()],
         env=os.environ | {"AIOKAFKA_NO_EXTENSIONS": "1"},
         check=True,
     )
