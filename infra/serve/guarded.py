@@ -48,7 +48,7 @@ class GuardedProtocol(OneWriteProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        if self.cycle.more_body:
+        if self.cycle.response_complete and self.cycle.more_body:  # not the next one, which waits for its turn
             self.since = monotonic()
         super().on_response_complete()
 
