@@ -29,14 +29,15 @@ class Lane:
 
 
 def timeline(lanes: Sequence[Lane], newest: int | None, label: str) -> Markup:
-    """From the oldest spell's beginning to `newest`, the newest event. "" where no spell has a time."""
+    """From the oldest spell's beginning to `newest`, the newest event. What began before the oldest row begins at
+    the left. "" where no spell has a time."""
     spells = [spell for lane in lanes for spell in lane.spells]
-    begins = [spell.begin for spell in spells if spell.begin is not None]
-    if not begins:
+    known = [at for one in spells for at in (one.begin, one.begin_everywhere, one.end) if at is not None]
+    if newest is not None and any(one.serves for one in spells):
+        known.append(newest)
+    if not known:
         return Markup("")
-    ends = [end for spell in spells for end in (spell.begin_everywhere, spell.end) if end is not None]
-    first = min(begins)
-    last = max([*ends, *([newest] if newest is not None and any(one.serves for one in spells) else []), first + _HOUR])
+    first, last = min(known), max(*known, min(known) + _HOUR)
     trained = [lane.trained_through for lane in lanes if lane.trained_through is not None]
     first = max(min([first, *trained]), first - (last - first) // 4)  # a model of old data does not squeeze the rest
 
@@ -45,7 +46,7 @@ def timeline(lanes: Sequence[Lane], newest: int | None, label: str) -> Markup:
 
     height = _TOP + _LANE * len(lanes) + _BOTTOM
     inner = [_axis(first, last, height - _BOTTOM, across)]
-    inner += [_lane(lane, _TOP + _LANE * row, last, across) for row, lane in enumerate(lanes)]
+    inner += [_lane(lane, _TOP + _LANE * row, first, last, across) for row, lane in enumerate(lanes)]
     drawn = "".join(inner)
     return Markup(  # noqa: S704  every text in it was escaped
         f'<svg viewBox="0 0 {_WIDTH} {height}" role="group" class="timeline" aria-label="{escape(label)}">{drawn}</svg>'
@@ -64,7 +65,7 @@ def _axis(first: int, last: int, floor: int, across: Scale) -> str:
     return "".join(marks)
 
 
-def _lane(lane: Lane, top: int, last: int, across: Scale) -> str:
+def _lane(lane: Lane, top: int, first: int, last: int, across: Scale) -> str:
     name = f"version {lane.version}" if lane.version else "baseline"
     said = f"{name} · {', '.join(lane.aliases)}" if lane.aliases else name
     shown = said if len(said) <= _LABEL else said[: _LABEL - 1] + "…"
@@ -77,7 +78,11 @@ def _lane(lane: Lane, top: int, last: int, across: Scale) -> str:
     begins = [spell.begin for spell in lane.spells if spell.begin is not None]
     if lane.trained_through is not None:
         parts.append(_fresh(lane.trained_through, min(begins, default=lane.trained_through), middle, across))
-    parts += [_bar(spell, lane, name, middle, last, across) for spell in lane.spells if spell.begin is not None]
+    for spell in lane.spells:
+        if drawable(spell):
+            begin = spell.begin if spell.begin is not None else last if spell.waits else first
+            end = spell.end if spell.end is not None else last
+            parts.append(_bar(spell, (begin, end), lane.href, name, middle, across))
     return "".join(parts)
 
 
@@ -90,11 +95,15 @@ def _fresh(trained: int, begin: int, middle: float, across: Scale) -> str:
     )
 
 
-def _bar(spell: Spell, lane: Lane, name: str, middle: float, last: int, across: Scale) -> str:
+def drawable(spell: Spell) -> bool:
+    """Whether anything is known of when it was."""
+    return spell.begin is not None or spell.end is not None or spell.serves
+
+
+def _bar(spell: Spell, ends: tuple[int, int], href: str, name: str, middle: float, across: Scale) -> str:
     """Pale where only some partitions were served by it: each switches for itself."""
-    begin = spell.begin or 0
+    begin, end = ends
     everywhere = spell.begin_everywhere if spell.begin_everywhere is not None else begin
-    end = spell.end if spell.end is not None else last
     left, right = across(begin), max(across(end), across(begin) + _LEAST)
     kind = "now" if spell.serves else spell.move or "promote"
     parts = []
@@ -107,7 +116,7 @@ def _bar(spell: Spell, lane: Lane, name: str, middle: float, last: int, across: 
     parts.append(_move(spell.move, across(begin), middle))
     text = _said(spell, name)
     return (
-        f'<a href="{escape(lane.href)}" aria-label="{escape(text.splitlines()[0])}">'
+        f'<a href="{escape(href)}" aria-label="{escape(text.splitlines()[0])}">'
         f"<title>{escape(text)}</title>{''.join(parts)}</a>"
     )
 
@@ -126,9 +135,12 @@ def _move(move: str, x: float, middle: float) -> str:
 
 
 def _said(spell: Spell, name: str) -> str:
-    begin = f"about {iso(spell.begin or 0)}" if spell.by_tick else iso(spell.begin or 0)
-    until = "on" if spell.serves else f"to {iso(spell.end)}" if spell.end is not None else "on for some time"
-    lines = [f"{name} served from {begin} {until}"]
+    if spell.waits:
+        lines = [f"{name} serves, and no event came since"]
+    else:
+        begin = "before the oldest row" if spell.begin is None else iso(spell.begin)
+        until = "on" if spell.serves else f"to {iso(spell.end)}" if spell.end is not None else "on for some time"
+        lines = [f"{name} served from {'about ' if spell.by_tick else ''}{begin} {until}"]
     if spell.move:
         lines += [f"{spell.move} by {spell.by}, {spell.at}", spell.why]
     if spell.by_tick:

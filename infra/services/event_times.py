@@ -34,6 +34,10 @@ class EventTimes:
         """Unix ms, of the first event from there on. None where its row is gone, or was not looked for."""
         return self._found.get(place)
 
+    def gone(self, place: Place) -> bool:
+        """Whether its row was looked for, and was deleted."""
+        return place in self._found and self._found[place] is None
+
     def find(self, places: Collection[Place], seconds: float = 600.0) -> bool:
         """Looks for those that are not known, for so long. Whether all are known now. Raises BrokerUnavailable."""
         missing, end = [place for place in places if place not in self._found], monotonic() + seconds

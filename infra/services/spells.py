@@ -1,8 +1,9 @@
 """who served which offsets, and when by event time → the spells of a pipeline's versions: what a timeline shows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
@@ -12,6 +13,11 @@ from headrace.infra.services.timeline import Served
 from headrace.models.durations import to_ms
 from headrace.models.errors import RegistryRefused
 from headrace.models.records import Promoted
+
+
+class Times(Protocol):
+    def __call__(self, place: Place, /) -> int | None: ...
+    def gone(self, place: Place, /) -> bool: ...
 
 
 class Spell(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +35,7 @@ class Spell(msgspec.Struct, frozen=True, kw_only=True):
     end: int | None  # on the last partition; None while it serves, or where no row tells it
     end_anywhere: int | None  # on the first partition
     serves: bool
+    waits: bool  # it serves, and no event came since
     by_tick: bool  # its rows are gone: the beginning is the tick of its run
 
 
@@ -57,7 +64,7 @@ def spells(
     lines: Sequence[Served],
     promotions: Sequence[Promoted],
     ticks: Mapping[int, str],
-    at: Callable[[Place], int | None],
+    at: Times,
 ) -> list[Spell]:
     """Newest first. `ticks` by version, RFC 3339, of the run that made it."""
     by_seq: dict[int, list[Served]] = {}
@@ -80,13 +87,15 @@ def _spell(
     lines: Sequence[Served],
     promoted: Promoted | None,
     ticks: Mapping[int, str],
-    at: Callable[[Place], int | None],
+    at: Times,
 ) -> Spell:
     version = lines[0].version
     begins = [time for one in lines if (time := at((one.partition, one.first))) is not None]
     ended = [one for one in lines if one.end is not None]
     ends = [time for one in ended if (time := at((one.partition, one.end or 0))) is not None]
-    by_tick = not begins and promoted is not None and promoted.move == "promote" and version in ticks
+    over = len(ended) == len(lines)  # events came after it, whether their rows are there or not
+    gone = over or any(at.gone((one.partition, one.first)) for one in lines)
+    by_tick = not begins and gone and promoted is not None and promoted.move == "promote" and version in ticks
     if by_tick:
         begins = [to_ms(datetime.fromisoformat(ticks[version]))]
     return Spell(
@@ -99,8 +108,9 @@ def _spell(
         partitions=len(lines),
         begin=min(begins, default=None),
         begin_everywhere=max(begins, default=None),
-        end=max(ends, default=None) if len(ended) == len(lines) else None,
+        end=max(ends, default=None) if over else None,
         end_anywhere=min(ends, default=None),
-        serves=len(ended) < len(lines),
+        serves=not over,
+        waits=not begins and not gone,
         by_tick=by_tick,
     )

@@ -194,8 +194,8 @@ def test_a_promotion_with_a_reason_is_on_record_and_an_open_page_shows_it(settin
         assert page.url.endswith("/promote")  # a reason is required
         page.get_by_label("Reason").fill("better at Newark")
         page.get_by_role("button", name="Promote version 1").click()
-        page.wait_for_selector(".notice")
-        assert "Version 1 is the champion now." in page.inner_text(".notice")
+        page.wait_for_selector(".badge.good:has-text('champion')")
+        assert "Version 1 is the champion now." in page.inner_text(".notice")  # it is said, and stays
         newest = promotions(settings)[-1]
         assert (newest.version, newest.move, newest.why) == (1, "promote", "better at Newark")
         assert newest.by == "console: anybody on this machine"

@@ -39,9 +39,20 @@ def promoted(seq, version, move="promote"):
     return Promoted(pipeline="delay", seq=seq, version=version, at=iso(0), by="alice", why=HOSTILE, move=move)
 
 
-def at(place):
-    """Offset n of partition p happened n hours and p minutes after 1970."""
-    return place[1] * HOUR + place[0] * 60_000
+class At:
+    """Offset n of partition p happened n hours and p minutes after 1970; what `knows` refuses is `gone`, or to come."""
+
+    def __init__(self, knows=lambda _: True, *, gone=True, of=lambda place: place[1] * HOUR + place[0] * 60_000):
+        self.knows, self.of, self.of_gone = knows, of, gone
+
+    def __call__(self, place):
+        return self.of(place) if self.knows(place) else None
+
+    def gone(self, place):
+        return self.of_gone and not self.knows(place)
+
+
+at = At()
 
 
 LINES = [
@@ -64,7 +75,7 @@ def test_a_spell_tells_its_first_and_its_last_partition_apart():
 
 def test_where_rows_are_gone_a_promotion_begins_at_its_runs_tick_and_a_rollback_nowhere():
     promotions = [promoted(2, 1), promoted(4, 0, "rollback")]
-    newest, middle, _ = spells(LINES, promotions, {1: iso(9 * HOUR), 0: iso(0)}, lambda _: None)
+    newest, middle, _ = spells(LINES, promotions, {1: iso(9 * HOUR), 0: iso(0)}, At(lambda _: False))
     assert (middle.begin, middle.by_tick) == (9 * HOUR, True)
     assert (newest.begin, newest.by_tick) == (None, False)
 
@@ -113,13 +124,32 @@ def test_a_version_that_served_twice_has_one_lane_with_two_bars_and_pale_ends_wh
 
 
 def test_what_has_no_time_is_not_drawn():
-    found = spells(LINES, [], {}, lambda _: None)
+    found = spells(LINES, [], {}, At(lambda _: False))
     assert timeline(lanes(found), None, "who served") == ""
+
+
+def labels_of(found, newest):
+    svg = ET.fromstring(timeline(lanes(found), newest, "who served"))  # noqa: S314  ours
+    return [one.get("aria-label") for one in svg.iter("a") if one.find("rect") is not None]
+
+
+def test_a_champion_that_no_event_came_to_since_stands_at_the_end():
+    found = spells(LINES, [], {}, At(lambda place: place[1] < 20, gone=False))
+    assert found[0].waits
+    assert labels_of(found, 19 * HOUR)[0] == "baseline serves, and no event came since"
+
+
+def test_a_champion_whose_first_rows_are_gone_is_drawn_from_the_left():
+    found = spells(LINES, [], {}, At(lambda _: False))
+    assert not found[0].waits
+    assert labels_of(found, 30 * HOUR) == ["baseline served from before the oldest row on"]
+    found = spells(LINES, [], {}, At(lambda place: place[1] >= 20))
+    assert labels_of(found, 30 * HOUR)[1] == f"version 1 served from before the oldest row to {iso(25 * HOUR + 60_000)}"
 
 
 @given(st.lists(st.integers(0, 1 << 42), min_size=6, max_size=6))
 def test_any_times_are_drawn_within_the_picture(times):
-    found = spells(LINES, [], {}, lambda place: times[(place[0] * 7 + place[1]) % 6])
+    found = spells(LINES, [], {}, At(of=lambda place: times[(place[0] * 7 + place[1]) % 6]))
     for rect in ET.fromstring(timeline(lanes(found), max(times), "x")).iter("rect"):  # noqa: S314  ours
         assert float(rect.get("x")) >= 0
         assert float(rect.get("x")) + float(rect.get("width")) <= 1120

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from headrace.infra.console.site import Route, Site, here
-from headrace.infra.console.timeline_chart import Lane, timeline
+from headrace.infra.console.timeline_chart import Lane, drawable, timeline
 from headrace.infra.names import Names
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.services.book import Standing, VersionFacts
@@ -92,7 +92,7 @@ def _drawing(site: Site, names: Names, versions: Sequence[VersionFacts], now: St
     ]
     return {
         "timeline": timeline(lanes, newest, f"Which versions of {names.pipeline.name} served when, by event time"),
-        "undrawn": sum(spell.begin is None for spell in found),
+        "undrawn": sum(not drawable(spell) for spell in found),
         "by_tick": sum(spell.by_tick for spell in found),
         "uneven": any(spell.begin != spell.begin_everywhere for spell in found),
         "served": bool(lines),

@@ -41,7 +41,7 @@
     }
   });
 
-  // ── a page that is replaced keeps what its reader did: opened details, what was typed or chosen ──
+  // ── a page that is replaced keeps what its reader did: opened details, what was typed or chosen; and what was said ──
   function touched(node) {
     if (node.tagName === "SELECT") {
       const given = [...node.options].findIndex((option) => option.defaultSelected);
@@ -55,6 +55,7 @@
   Idiomorph.defaults.ignoreActiveValue = true;
   Idiomorph.defaults.callbacks = Object.assign({}, Idiomorph.defaults.callbacks, {
     beforeNodeMorphed: (node) => !touched(node),
+    beforeNodeRemoved: (node) => node.id !== "notice",  // said once, and what it tells of comes by push at once
     beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
   });
 
