@@ -20,6 +20,7 @@ async def _page(site: Site, request: Request, pipeline: str) -> Response:
     given = {name: request.query(name).strip() for name in _FIELDS}
     with site.catalog.of(pipeline).book() as book:
         versions = sorted(book.known.published, reverse=True)
+    chosen = {given["version"], given["against"]}
     return site.page(
         request,
         "profile.html",
@@ -28,7 +29,7 @@ async def _page(site: Site, request: Request, pipeline: str) -> Response:
         tab="Data",
         tabs=tabs(names, PROFILE),
         given=given | {"rows": given["rows"] or str(ROWS)},
-        versions=versions[:_CHOICE],
+        versions=[number for place, number in enumerate(versions) if place < _CHOICE or str(number) in chosen],
         most=_MOST,
         answer=here(request).replace("/data/profile", "/data/profile/answer", 1),
     )
