@@ -10,8 +10,8 @@ from headrace.infra.services.status import Status
 from headrace.infra.services.written import rate, seconds
 
 _WIDTH, _HEIGHT = 1080, 272
-_W, _H = 124, 50  # of a box
-_COLUMNS = (8, 236, 464, 692, 948)
+_W, _H = 144, 50  # of a box
+_COLUMNS = (4, 236, 468, 700, 932)
 _TOP, _MIDDLE, _LOW = 6, 108, 214
 _BEND = 186  # where arrows pass between the middle row and the lowest
 

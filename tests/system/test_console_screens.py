@@ -22,6 +22,7 @@ from headrace.infra.training import Origin
 from headrace.models.durations import to_ms
 
 DAYS = 29  # three promotions; `make screens` takes more
+FREEZE_AT = to_ms(START.replace(day=28))
 HOME = "/console/p/flight-delay"
 NEWEST = "{newest}"
 PAGES = {  # a name for the picture → address, and what is there when the page is whole
@@ -62,13 +63,20 @@ def test_every_page_is_fit_to_be_looked_at_on_real_flights(settings, browser, sh
     with running(settings, [file], clock=False, started=to_ms(START)) as children:
         base = serve_beside(children, [file])
         replay = Replay(settings, names, feature_store(settings, names), children.check)
-        runs = [done.finished for done in replay.run(rows, longest_ms=86_400_000, start=to_ms(START)) if done.finished]
+        runs, frozen = [], 0
+        for done in replay.run(rows, longest_ms=86_400_000, start=to_ms(START)):
+            runs += [done.finished] if done.finished else []
+            if not frozen and done.end >= FREEZE_AT:
+                frozen = runs[-1].version
+                why = "what a model that is never retrained would be worth"
+                ask(settings, Origin(file=file, pipeline=pipeline), "alias", alias="frozen", version=frozen, why=why)
         replay.close()
-        origin = Origin(file=file, pipeline=pipeline)
-        ask(settings, origin, "alias", alias="frozen", version=1, why="what a model that is never retrained is worth")
         produce(settings, names.events, [{"key": b"UA1", "value": b'{"flight_id": "broken'}])
         wait_for("the poison to be parked", lambda: read_all(settings, names.topics.dead_letters))
-        newest, event = runs[-1].run, f"{pipeline.events.name}/0/100"
+        newest = runs[-1].run
+        event = (
+            f"{pipeline.events.name}/0/{len(flights['flights'].times) // 3}"  # of two partitions, so in the second half
+        )
         for kind, viewport, dark in (("", WIDE, False), ("-phone", PHONE, False), ("-dark", WIDE, True)):
             with page_of(browser, base, viewport=viewport, dark=dark) as page:
                 page.goto("/console")
