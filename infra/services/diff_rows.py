@@ -5,7 +5,8 @@ cannot score are left out and counted.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.infra.bulk_reader import runs_until_end
 from headrace.infra.names import Names
-from headrace.infra.served_log import newest_first, offsets_since
+from headrace.infra.served_log import Batch, newest_first, offsets_since
 from headrace.infra.served_log import since as batches_since
 from headrace.infra.services.scoring import Version
 from headrace.infra.settings import Settings
@@ -26,6 +27,7 @@ from headrace.trainer.matching import asked_again, match
 from headrace.trainer.union import Union
 
 FIRST, SECOND = "\0first", "\0second"  # their scores; no feature has such a name
+_TOGETHER = 4_096  # rows of one run of a model
 _SLACK_MS = 3_600_000  # clocks differ
 _ALWAYS_MS = 1 << 50
 _ALL = np.uint64(np.iinfo(np.uint64).max)  # the largest hash
@@ -73,13 +75,19 @@ def newest_rows(settings: Settings, topic: str, both: Both, count: int) -> pa.Ta
     """The newest by event time among those served last, of each partition alike."""
     found = _NONE
     for batches in newest_first(settings, topic):
-        scored = [table for batch in batches if (table := both.scored(batch.rows)) is not None]
+        scored = [table for rows in _larger(batches) if (table := both.scored(rows)) is not None]
         found = once(together([*scored, found]))
         if len(found) >= count:
             break
     if len(found) <= count:
         return found
     return found.take(pa.array(np.sort(np.argsort(event_times(found), kind="stable")[-count:])))
+
+
+def _larger(batches: Sequence[Batch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in fewer batches: a run of a model costs one row as much as some hundred."""
+    for schema, alike in groupby((batch.rows for batch in batches), lambda rows: rows.schema):
+        yield from pa.Table.from_batches(alike, schema).combine_chunks().to_batches(max_chunksize=_TOGETHER)
 
 
 def rows_between(
