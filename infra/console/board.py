@@ -53,6 +53,7 @@ class Board:
                 turn += 1
             except Exception:  # noqa: BLE001  a console that shows old numbers is better than none, and its log says why
                 _log.exception("the console's look failed")
-            self._changed("board", *(f"board:{names.pipeline.name}" for names in self._names))
+            boards = [f"board:{names.pipeline.name}" for names in self._names]
+            self._changed("board", *boards, *(f"topic:{topic}" for topic in self._watcher.moved()))
             spent = monotonic() - begun
             self._stopping.wait(max(_EVERY_SECONDS, spent / _SHARE))

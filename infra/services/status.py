@@ -109,6 +109,13 @@ class Watcher:
             )
         return found
 
+    def moved(self) -> list[str]:
+        """Topics that were written to between the last two looks."""
+        if len(self._looks) < 2:
+            return []
+        before, now = self._looks[-2], self._looks[-1]
+        return [topic for topic, end in now.ends.items() if end != before.ends.get(topic)]
+
     def look_at_rows(self, names: Names) -> None:
         """Where there are new ones, and not oftener than it is worth."""
         name, now = names.pipeline.name, monotonic()

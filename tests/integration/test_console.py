@@ -274,3 +274,17 @@ def test_a_listening_page_hears_of_a_change_and_of_the_servers_end(settings, pub
         server.stop()
         assert not any(line.startswith(b"event") for line in iter(answer.readline, b""))
         connection.close()
+
+
+def test_new_records_come_onto_the_newest_page_by_push_and_not_onto_a_search(settings, browser, publisher):
+    send(publisher, 0, 3)
+    with console_of(settings, browser, PIPELINE) as (page, _):
+        page.goto("/console/p/delay/data")
+        expect(page.locator("tbody tr")).to_have_count(3)
+        page.evaluate("window.stayed = true")
+        send(publisher, 3, 5)
+        expect(page.locator("tbody tr")).to_have_count(5)
+        assert page.evaluate("window.stayed")
+        page.goto("/console/p/delay/data?search=e1")
+        expect(page.locator("tbody tr")).to_have_count(1)
+        expect(page.locator("body")).to_have_attribute("data-watch", "")

@@ -59,6 +59,7 @@ async def _records(site: Site, request: Request, names: Names, topic: str) -> Re
         search=search,
         further=min(_MOST, look_back * _FURTHER) if goes_on and look_back < _MOST else 0,
         is_newest=not before and not after,
+        watch=[] if before or after or search else _written(names, topic),
         links={
             "newest": here(request, before="", after="", look_back=""),
             "newer": here(request, before="", after=page.newer),
@@ -104,6 +105,7 @@ async def _served(site: Site, request: Request, names: Names) -> Response:
             "further": here(request, look_back=str(min(_MOST, look_back * _FURTHER))),
         },
         is_newest=not before,
+        watch=[] if before or event or version >= 0 else _written(names, names.pipeline.topic(SERVED)),
     )
 
 
@@ -165,6 +167,11 @@ def _page(
         topic=topic,
         **data,
     )
+
+
+def _written(names: Names, topic: str) -> list[str]:
+    """The newest records move on as they come; a page that was turned to, or searched for, stays."""
+    return [f"topic:{names.of(topic)}"]
 
 
 ROUTES = [
