@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 p
 help:
 	@echo "make demo [ARGS=...]   set up, then replay a year of flights on local servers (ARGS=--help for its options)"
 	@echo "make plan [ARGS=...]   the demo's year (replayed first, if it was not) under five schedules: which one pays?"
-	@echo "make test [ARGS=...]   set up, then run every test, on two processes (ARGS are pytest's)"
+	@echo "make test [ARGS=...]   set up, then run every test, on three processes (ARGS are pytest's)"
 	@echo "make bench [ARGS=...]  set up, then measure headrace beside its peers (ARGS=--quick: minutes, not an hour)"
 	@echo "make bench-serve       set up, then measure headrace serve beside MLServer, BentoML and LitServe (needs wrk and cargo)"
 	@echo "make screens           the console's pages on four months of flights, as pictures in docs/console (needs chromium)"
@@ -33,7 +33,7 @@ plan: $(VENV)/.stamp-demo
 		--schedule never --schedule declared --schedule "0 3 * * *" --schedule drift --schedule labels:20000 $(ARGS)
 
 test: $(VENV)/.stamp-dev
-	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 bench: $(VENV)/.stamp-bench
 	@exec $(BIN)/headrace dev bench --install-peers $(ARGS)

@@ -77,9 +77,10 @@ def topic(settings: Settings) -> Callable[..., str]:
     return create
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One Chromium for all the console's tests of a process."""
+    """One Chromium for the tests of a file: while it is there, this thread has an event loop that other tests would
+    want for themselves."""
     from browser import chromium
 
     with chromium() as found:
