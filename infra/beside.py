@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headrace.infra.names import Names
 from headrace.infra.services.scoring import Scoring, Version
 from headrace.infra.settings import Settings
-from headrace.models.errors import BadInput, BrokerUnavailable, RegistryRefused
+from headrace.models.errors import BadInput, BrokerUnavailable, DeclarationError, RegistryRefused
 from headrace.models.facts import Observer, Refused
 from headrace.models.registry import Versions
 from headrace.scheduler.ledger import LeadershipLost
@@ -43,7 +43,7 @@ class Beside:
             return self._scoring.version(number)
         except BrokerUnavailable as error:  # whoever leads begins anew, and asks for it again
             raise LeadershipLost(f"{self._names.pipeline.name}: {error}") from error
-        except (BadInput, RegistryRefused) as error:
+        except (BadInput, DeclarationError, RegistryRefused) as error:  # a rule that cannot be imported here among them
             self._fails(number, error)
             return None
 

@@ -27,6 +27,7 @@ from headrace.trainer.past_file import APPENDED
 _LABELS = pa.schema([("id", pa.string()), ("time", pa.int64()), ("value", pa.float64())])
 _APPENDED = pa.field(APPENDED, pa.int64())
 _WAITING_BYTES = 2 * 1024 * 1024  # of all partitions together
+_MOST_ASKED = 8  # files of rows on demand that are open at a time, of each partition
 
 
 class DatasetFiles:
@@ -113,24 +114,76 @@ class DatasetFiles:
 
 
 class _PartitionFiles:
-    """New records of one partition, as drafts until `keep`; another file begins where the schema changes."""
+    """New records of one partition, as drafts until `keep`.
+
+    Another file begins where the schema changes. Rows that were asked for have files of their own, one per schema: any
+    version may be asked for at any time, and none of these rows comes twice, so that their order means nothing. They
+    come before the stream's, whose newest schema decides.
+    """
 
     def __init__(self, folder: Path, kind: str, first: int) -> None:
         self.first = self.end = first
-        self.waiting_bytes = 0
         self._folder, self._kind = folder, kind
-        self._drafts: list[Path] = []
-        self._schema: pa.Schema | None = None  # of the draft that is open
-        self._writer: Any = None
-        self._waiting: list[pa.RecordBatch] = []
+        self._drafts: dict[str, list[_Draft]] = {"+": [], "-": []}
+        self._open: _Draft | None = None  # of the stream's rows, or of labels
+        self._asked: dict[pa.Schema, _Draft] = {}  # those that are open
+
+    @property
+    def waiting_bytes(self) -> int:
+        return sum(draft.waiting_bytes for draft in self._writable())
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Batches wait for others: read again and again, ten rows in a batch of their own cost as much as thousands."""
-        if self._schema is None or batch.schema != self._schema:  # it changes when features or the champion do
-            self.close()
-            draft = self._folder / f"{self._kind}-{self.first:015}-{len(self._drafts)}.draft"
-            self._writer, self._schema = pa.ipc.new_stream(str(draft), batch.schema), batch.schema
-            self._drafts.append(draft)
+        if _is_on_demand(batch):
+            if batch.schema not in self._asked:
+                self._close_asked(_MOST_ASKED - 1)
+                self._asked[batch.schema] = self._draft("+", batch.schema)
+            self._asked[batch.schema].add(batch)
+            return
+        if self._open is None or batch.schema != self._open.schema:  # it changes when features or the champion do
+            if self._open is not None:
+                self._open.close()
+            self._open = self._draft("-", batch.schema)
+        self._open.add(batch)
+
+    def flush(self) -> None:
+        for draft in self._writable():
+            draft.flush()
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+        self._open = None
+        self._close_asked(0)
+
+    def keep(self) -> None:
+        """What was read becomes files for the trainer."""
+        for sort, drafts in self._drafts.items():
+            for number, draft in enumerate(drafts):
+                name = f"{self._kind.replace('-', sort, 1)}-{self.first:015}-{self.end:015}-{number}.arrow"
+                draft.path.rename(self._folder / name)
+
+    def _draft(self, sort: str, schema: pa.Schema) -> "_Draft":
+        drafts = self._drafts[sort]
+        name = f"{self._kind.replace('-', sort, 1)}-{self.first:015}-{len(drafts)}.draft"
+        drafts.append(_Draft(self._folder / name, schema))
+        return drafts[-1]
+
+    def _writable(self) -> "list[_Draft]":
+        return [*([] if self._open is None else [self._open]), *self._asked.values()]
+
+    def _close_asked(self, most: int) -> None:
+        while len(self._asked) > most:
+            self._asked.pop(next(iter(self._asked))).close()
+
+
+class _Draft:
+    """Batches wait for others: read again and again, ten rows in a batch of their own cost as much as thousands."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema, self.waiting_bytes = path, schema, 0
+        self._writer, self._waiting = pa.ipc.new_stream(str(path), schema), list[pa.RecordBatch]()
+
+    def add(self, batch: pa.RecordBatch) -> None:
         self._waiting.append(batch)
         self.waiting_bytes += batch.get_total_buffer_size()
 
@@ -140,15 +193,13 @@ class _PartitionFiles:
         self._waiting, self.waiting_bytes = [], 0
 
     def close(self) -> None:
-        if self._writer is not None:
-            self.flush()
-            self._writer.close()
-        self._writer = self._schema = None
+        self.flush()
+        self._writer.close()
 
-    def keep(self) -> None:
-        """What was read becomes files for the trainer."""
-        for number, draft in enumerate(self._drafts):
-            draft.rename(self._folder / f"{self._kind}-{self.first:015}-{self.end:015}-{number}.arrow")
+
+def _is_on_demand(batch: pa.RecordBatch) -> bool:
+    at = batch.schema.get_field_index("partition")  # labels have none
+    return bool(at >= 0 and batch.num_rows and batch.column(at)[0].as_py() < 0)
 
 
 def _expect_within(place: str, wanted: tuple[int, int], there: tuple[int, int]) -> None:

@@ -41,7 +41,8 @@ def is_mark(message: Message) -> bool:
     """Whether this record of a dead-letter topic only says that a letter was redriven. Every letter has a reason."""
     if message.value() is not None:
         return False
-    names = {name for name, _ in message.headers() or []}
+    (headers,), _ = headers_of_each([message])  # of an unusable label, too, which anybody may have written
+    names = {name for name, _ in headers or []}
     return REDRIVEN_HEADER in names and REASON_HEADER not in names
 
 

@@ -21,6 +21,7 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # as Arrow's format says: 
 _SERVED_LIMIT = 512 * 1024  # bytes of one batch: well under the broker's default of 1 MB a record
 ON_DEMAND = -1  # for a partition, in the bytes: no event's
 _ROW_BITS = 13  # of an offset on demand; those above them are the record's, of which 2^34 fit (models.draw)
+ROWS = 1 << _ROW_BITS  # that a record on demand may have
 
 
 class ServedRecord(Protocol):
@@ -96,8 +97,7 @@ def encode_served(batch: pa.RecordBatch) -> list[tuple[bytes, int, int]]:
 
 def encode_on_demand(batch: pa.RecordBatch) -> list[tuple[bytes, int]]:
     """The same of rows that were asked for, each with its number of rows; `served_rows` gives them their places."""
-    most = 1 << _ROW_BITS
-    parts = [batch.slice(first, most) for first in range(0, batch.num_rows, most)]
+    parts = [batch.slice(first, ROWS) for first in range(0, batch.num_rows, ROWS)]
     return [(value, last - first + 1) for part in parts for value, first, last in encode_served(_numbered(part, 0))]
 
 
@@ -114,7 +114,7 @@ def on_demand_place(partition: int, offset: int, row: int = 0) -> tuple[int, int
 
 def record_of(partition: int, offset: int) -> tuple[int, int, int]:
     """The other way: where on the served topic a row lies that was asked for on demand, and its number there."""
-    return ON_DEMAND - partition, offset >> _ROW_BITS, offset & ((1 << _ROW_BITS) - 1)
+    return ON_DEMAND - partition, offset >> _ROW_BITS, offset & (ROWS - 1)
 
 
 def scores_of(rows: pa.RecordBatch | pa.Table, score: str = "score") -> NDArray[np.float64]:

@@ -56,6 +56,7 @@ class Answered:
 
     told: list[Told]
     served: Any = None  # pyarrow.RecordBatch of those that were predicted, as they were served; where it is asked for
+    served_bytes: int = 0
 
 
 class EventScorer:
@@ -78,9 +79,13 @@ class EventScorer:
         if not self._rows or not scored.decoded.kept:
             return [Answered(answers[first:end]) for first, end in bounds]
         rows, kept = _rows_of(scored), np.array(scored.decoded.kept)
+        # of all of them, shared out: `nbytes` of a part goes through its columns, 60 µs for 30 of them
+        each = rows.get_total_buffer_size() / rows.num_rows
         parts = [np.searchsorted(kept, bound).tolist() for bound in bounds]  # of the rows, by place among the good
         return [
-            Answered(answers[first:end], rows.slice(begin, over - begin) if over > begin else None)
+            Answered(answers[first:end], rows.slice(begin, over - begin), round(each * (over - begin)))
+            if over > begin
+            else Answered(answers[first:end])
             for (first, end), (begin, over) in zip(bounds, parts, strict=True)
         ]
 

@@ -77,6 +77,7 @@ class Rest:
             except Exception:  # noqa: BLE001  whoever asks hears that it is our mistake, and its log says which
                 _log.exception("request %s %s %s", request.id.decode(), operation, request.trace)
                 response = Response(500, _encode({"error": f"request {request.id.decode()}: see the server's log"}))
+            request.release()  # who does not read the answer holds no room of the others
             await respond(send, request.id, response)
         finally:
             request.release()

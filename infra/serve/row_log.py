@@ -6,7 +6,6 @@ the broker takes nothing for minutes, rows are not logged; that is counted, and 
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -36,23 +35,22 @@ class RowLog:
         config = producer_config(settings, delivery_report_only_error=False)  # each acknowledgement makes room
         self._producer = Producer(config)
         self._lock = threading.Lock()
-        self._waiting: list[pa.RecordBatch] = []
+        self._waiting: list[tuple[pa.RecordBatch, int]] = []  # with bytes
         self._waiting_bytes = self._held = 0
         self._logged, self._lost = 0, Counter[str]()  # rows that no fact has told of yet
         self._due, self._closing = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name=f"served-{pipeline}", daemon=True)
         self._thread.start()
 
-    def add(self, rows: pa.RecordBatch) -> None:
-        """Of one version; their places are those that the broker gives them."""
-        size = rows.nbytes
+    def add(self, rows: pa.RecordBatch, size: int) -> None:
+        """Of one version, so many bytes; their places are those that the broker gives them."""
         with self._lock:
             if self._held + size > self._most:
                 self._lost[_TOO_MANY] += rows.num_rows
                 return
             self._held += size
             self._waiting_bytes += size
-            self._waiting.append(rows)
+            self._waiting.append((rows, size))
             soon = self._waiting_bytes > _SOON_BYTES
         if soon:
             self._due.set()
@@ -83,18 +81,22 @@ class RowLog:
     def _write(self) -> None:
         with self._lock:
             taken, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        groups: dict[tuple[int, pa.Schema], list[pa.RecordBatch]] = {}
-        for rows in taken:
-            groups.setdefault((rows.column("version")[0].as_py(), rows.schema), []).append(rows)
-        for group in groups.values():
+        groups: list[_Group] = []
+        for rows, size in taken:
+            group = next((one for one in groups if one.takes(rows)), None)
+            if group is None:
+                groups.append(group := _Group(rows))
+            group.rows.append(rows)
+            group.size += size
+        for group in groups:
             self._produce(group)
         self._producer.poll(0)
 
-    def _produce(self, group: Sequence[pa.RecordBatch]) -> None:
-        (batch,) = pa.Table.from_batches(group).combine_chunks().to_batches()
+    def _produce(self, group: "_Group") -> None:
+        (batch,) = pa.Table.from_batches(group.rows).combine_chunks().to_batches()
         records = encode_on_demand(batch)
         with self._lock:
-            self._held += sum(len(value) for value, _ in records) - sum(rows.nbytes for rows in group)
+            self._held += sum(len(value) for value, _ in records) - group.size
         for value, rows in records:
             headers: Headers = [(ON_DEMAND_HEADER, str(rows).encode())]
             told = partial(self._delivered, rows, len(value))
@@ -122,3 +124,21 @@ class RowLog:
             self._observer(RowsLogged(pipeline=self._pipeline, rows=logged))
         for reason, rows in lost.items():
             self._observer(RowsNotLogged(pipeline=self._pipeline, rows=rows, reason=reason))
+
+
+class _Group:
+    """Rows of one version and schema. Schemas are compared, not hashed: those of one model are one object, and a hash
+    goes through all fields."""
+
+    def __init__(self, rows: pa.RecordBatch) -> None:
+        self._schema, self._version = rows.schema, _version(rows)
+        self.rows: list[pa.RecordBatch] = []
+        self.size = 0  # bytes
+
+    def takes(self, rows: pa.RecordBatch) -> bool:
+        return bool(rows.schema.equals(self._schema)) and _version(rows) == self._version
+
+
+def _version(rows: pa.RecordBatch) -> int:
+    version: int = rows.column("version")[0].as_py()
+    return version

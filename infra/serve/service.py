@@ -72,7 +72,7 @@ class ServedPipeline:
             raise TooLarge(f"expected up to {self._limits.request_rows:,} events in one request, got {len(events):,}")
         answered = await self._events.submit(served, events, len(events), deadline)
         if self._log is not None and answered.served is not None:
-            self._log.add(answered.served)
+            self._log.add(answered.served, answered.served_bytes)
         return answered.told
 
     def index(self) -> list[Indexed]:

@@ -32,7 +32,7 @@ from headrace.models.records import Promoted, Switched
 from headrace.models.standing import Standing, standing
 from headrace.streams.dead_letters import headers_of_each
 from headrace.streams.group_offsets import positions_of_group
-from headrace.streams.served import on_demand_place
+from headrace.streams.served import ROWS, on_demand_place
 
 _on_demand = pattern(r"(?P<topic>.+)/(?P<partition>\d{1,9})/(?P<offset>\d{1,10})/(?P<row>\d{1,4})")
 
@@ -146,6 +146,8 @@ def _place(settings: Settings, names: Names, wanted: str, look_back: int) -> tup
         names.topics.served,
         names.pipeline.topic("served"),
     ):
+        if int(place["row"]) >= ROWS:
+            raise BadInput(f"{wanted}: expected a row from 0 to {ROWS - 1:,}.")
         return on_demand_place(int(place["partition"]), int(place["offset"]), int(place["row"]))
     looked_at = 0
     for found in newest_first(settings, names.topics.served):

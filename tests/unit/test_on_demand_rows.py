@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.infra.names import Names
+from headrace.infra.services.explain import explain
+from headrace.infra.settings import Settings
 from headrace.models.draw import sources_of
+from headrace.models.errors import BadInput
+from headrace.models.features import Number, Topic
+from headrace.models.labels import Binary
+from headrace.models.pipeline import Pipeline
 from headrace.streams.served import (
     ON_DEMAND,
     decode_served,
@@ -69,3 +76,14 @@ def test_rows_of_the_stream_keep_the_places_of_their_events(rows):
     batch = batch_of(rows, partition=2)
     value = b"".join([batch.schema.serialize(), batch.serialize(), b"\xff\xff\xff\xff\x00\x00\x00\x00"])
     assert served_rows(Record(value)) == decode_served(value) == batch
+
+
+def test_a_row_that_no_record_can_have_is_refused_and_not_looked_for_in_the_next_record():
+    pipeline = Pipeline(
+        name="delay",
+        events=Topic("flights", id="id", time="at"),
+        features=[Number("distance")],
+        label=Binary(Topic("arrivals", id="id", time="at"), "late", within="1h", if_absent="drop"),
+    )
+    with pytest.raises(BadInput, match="a row from 0 to 8,191"):
+        explain(Settings(), Names("", pipeline), "delay.served/0/5/8192", look_back=1)

@@ -6,6 +6,7 @@ import pytest
 
 from headrace.infra.services.redrive_book import ALREADY, TWIN, Book
 from headrace.models.errors import BadInput
+from headrace.streams.dead_letters import is_mark
 
 
 @dataclass
@@ -82,3 +83,17 @@ def test_a_tombstone_that_was_redriven_by_hand_and_parked_anew_is_a_letter_and_n
 def test_what_came_from_nowhere_that_is_read_stays(source):
     going, stay = book(letter(0, source)).going()
     assert (going, stay.total()) == ({}, 1)
+
+
+def test_a_record_without_a_value_whose_headers_nobody_can_read_is_no_mark():
+    class Unreadable:
+        def value(self):
+            return None
+
+        def headers(self):
+            raise SystemError("returned a result with an exception set")
+
+        def set_headers(self, _headers):
+            pass
+
+    assert not is_mark(Unreadable())
