@@ -3,7 +3,6 @@
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 from time import monotonic
 
 COOKIE = "headrace-session"
@@ -44,8 +43,9 @@ class Sessions:
 
 
 def _session(cookies: bytes) -> str:
-    try:
-        found = SimpleCookie(cookies.decode("latin-1")).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    """Cookies are a host's, whatever the port: what others on it set may be no cookie by any rule."""
+    for one in cookies.decode("latin-1").split(";"):
+        name, _, value = one.strip().partition("=")
+        if name == COOKIE:
+            return value
+    return ""

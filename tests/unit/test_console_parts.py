@@ -57,6 +57,14 @@ def test_any_other_cookie_stands_for_nothing(cookies):
     assert Sessions().authorization(cookies) is None
 
 
+@pytest.mark.parametrize("other", ['{"a": "b c"}', 'x="', "ünsinn", "a=b=c", "[1,2]"])
+def test_what_others_on_this_host_set_hides_no_session(other):
+    sessions = Sessions()
+    held = cookie(sessions.begin("hr_key")).decode()
+    for cookies in (f"theirs={other}; {held}", f"{held}; theirs={other}"):
+        assert sessions.authorization(cookies.encode()) == "Bearer hr_key"
+
+
 def test_sessions_are_bounded_and_the_oldest_goes():
     sessions = Sessions()
     first = cookie(sessions.begin("hr_first"))
