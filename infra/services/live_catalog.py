@@ -14,9 +14,10 @@ from headrace.infra.history import decoded
 from headrace.infra.names import REGISTRY, RUNS, Names
 from headrace.infra.services.book import Book
 from headrace.infra.services.catalog import Manifests
+from headrace.infra.services.letters import place_of
 from headrace.infra.services.timeline import Served, folded
 from headrace.infra.settings import Settings
-from headrace.infra.topic_reader import TopicReader
+from headrace.infra.topic_reader import Partition, TopicReader
 from headrace.models.errors import BrokerUnavailable
 from headrace.models.records import Switched
 
@@ -110,19 +111,25 @@ class LiveCatalog:
 
     def _follow(self) -> None:
         reader: TopicReader | None = None
+        at: dict[Partition, int] = {}
         topics = [self._names[0].of(REGISTRY), self._names[0].of(RUNS), *(one.topics.history for one in self._names)]
         try:
             while not self._stopping.is_set():
                 try:
-                    # where it was: a reader that failed is made anew, and takes nothing twice
-                    reader = reader or TopicReader(self._settings, topics)
-                    self._take(reader.poll(_POLL_SECONDS))
+                    # one that failed is made anew where it was, and takes nothing twice
+                    reader = reader or TopicReader(self._settings, topics, at)
+                    messages = reader.poll(_POLL_SECONDS)
+                    self._take(messages)
+                    at |= {(one.topic(), one.partition()): one.offset() + 1 for one in messages}
                     if reader.caught_up and not self.ready.is_set():
                         self.ready.set()
                     self.failure = ""
                 except (BrokerUnavailable, KafkaException) as error:
                     self.failure = str(error)
                     _log.warning("the console does not follow the registry: %s", error)
+                    if reader is not None:
+                        reader.close()
+                        reader = None
                     self._stopping.wait(_AGAIN_SECONDS)
         finally:
             if reader is not None:
@@ -135,7 +142,14 @@ class LiveCatalog:
                 followed = self._followed.get(_of(message.value() or b"").pipeline)
             except (msgspec.DecodeError, ValueError, RecursionError):
                 continue  # a record of somebody else's says nothing to us
-            if followed is not None and (what := followed.take(message)):
+            if followed is None:
+                continue
+            try:
+                what = followed.take(message)
+            except Exception:  # noqa: BLE001  one record that nobody thought of must not end all pages' news
+                _log.exception("the console passes over %s", place_of(message))
+                continue
+            if what:
                 changes.add((followed.name, what))
         for name, what in sorted(changes):
             self._changed(name, what)
