@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from headrace.infra.console.charts import At, Axes, Line, Mark, over_time, sparkline, ticks, time_ticks
+from headrace.infra.console.pages.signing_in import _ours
 from headrace.infra.console.sessions import COOKIE, Sessions
 from headrace.infra.console.site import Route, here
 from headrace.infra.serve.http import Bodies, Request
@@ -150,3 +151,22 @@ def test_time_ticks_are_few_round_and_within(days):
     found = time_ticks(1.0e12, 1.0e12 + days * DAY)
     assert len(found) <= 12
     assert all(1.0e12 <= at <= 1.0e12 + days * DAY for at, _ in found)
+
+
+# ── signing in ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "place", ["/console/p/delay", "/console/p/a%20b/runs?q=x%20y&page=2", "/console/p/a?x=http://y"]
+)
+def test_whoever_signs_in_comes_back_to_the_page_that_was_asked_for(place):
+    assert _ours(place) == place
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["", "https://evil.example/", "//evil.example/console/", "/console//evil.example", "/console/\\evil.example"]
+    + ["/console/\r\nSet-Cookie: a=b", "/console/\n", "/console/a b", "/console/ü", "/console/" + "x" * 5_000, "/docs"],
+)
+def test_a_link_that_leads_elsewhere_or_breaks_a_header_leads_to_the_first_page(place):
+    assert _ours(place) == "/console/pipelines"
