@@ -99,7 +99,8 @@ class Console:
     async def _caught_up(self) -> None:
         """A server that has just begun knows no version so far, and would say that there is none."""
         deadline = monotonic() + _CATCH_UP_SECONDS
-        while not self._site.catalog.ready.is_set() and monotonic() < deadline:  # no thread: many may ask at once
+        # no thread, as many may ask at once; a thread sets it, so it is no event of this loop
+        while not self._site.catalog.ready.is_set() and monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _let_in(self, request: Request, route: Route) -> None:

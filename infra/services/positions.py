@@ -44,6 +44,8 @@ class Looker:
             return self._look()
         except KafkaException as error:
             raise BrokerUnavailable(f"no answer about offsets and groups: {error.args[0].str()}") from error
+        except TimeoutError as error:  # of a future, whose limit may pass before its request's
+            raise BrokerUnavailable(f"no answer about offsets and groups within {_SECONDS:.0f} s") from error
 
     def _look(self) -> Positions:
         client: Any = self._client
