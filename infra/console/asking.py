@@ -37,7 +37,7 @@ async def moved(site: Site, request: Request, pipeline: str, move: Asking, field
     async def do() -> str:
         return (await replied(site, request, pipeline, move, why=why, **said)).at
 
-    await site.once(f"{pipeline} {move} {said.get('target', '')} {fields.get('once', '')}", do)
+    await site.once((pipeline, move, said.get("target")), fields.get("once", ""), do)
 
 
 async def training(site: Site, request: Request, pipeline: str, fields: dict[str, str]) -> str:
@@ -49,7 +49,7 @@ async def training(site: Site, request: Request, pipeline: str, fields: dict[str
         at = clock_ms()
         return (await site.ask(lambda: requested(site.settings, place, at=at, by=by, why=why, sanity=sanity))).run
 
-    return await site.once(f"{pipeline} train {fields.get('once', '')}", do)
+    return await site.once((pipeline, "train"), fields.get("once", ""), do)
 
 
 async def is_led(site: Site, pipeline: str) -> bool | None:

@@ -95,7 +95,7 @@ async def _do(site: Site, request: Request, pipeline: str, version: str, move: s
 
     place = f"/console/p/{quote(pipeline)}/versions"
     try:
-        text = await site.once(f"{pipeline} {move} {number} {fields.get('once', '')}", done)
+        text = await site.once((pipeline, move, number, alias), fields.get("once", ""), done)
     except MoveRefused as error:
         return _refused(site, request, pipeline, number, move, error.reason)
     return site.notice(f"{place}/{number}", text)
@@ -166,8 +166,8 @@ def _refused(site: Site, request: Request, pipeline: str, number: int, move: str
 
 
 def _expect_name(kind: _Kind, alias: str) -> None:
-    if kind.move == "alias" and not alias:
-        raise RequestRefused("name: expected one, for example challenger.")
+    if kind.move == "alias" and not 1 <= len(alias) <= _ALIAS:
+        raise RequestRefused(f"name: expected 1 to {_ALIAS} characters, for example challenger; got {len(alias):,}.")
 
 
 def _kind(move: str) -> _Kind:
