@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from confluent_kafka import KafkaException
 
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.history import decoded
+from headrace.infra.kafka import admin
 from headrace.infra.names import REGISTRY, RUNS, Names
 from headrace.infra.services.book import Book
 from headrace.infra.services.catalog import Manifests
@@ -23,6 +25,8 @@ from headrace.models.records import Switched
 
 _POLL_SECONDS = 0.5
 _AGAIN_SECONDS = 5.0  # after the broker was away
+_CALL_SECONDS = 10.0
+_TOPICS_SECONDS = 30.0  # between two looks for topics that were not there
 _log = logging.getLogger("headrace.console")
 VERSIONS, RUNS_CHANGED, HISTORY = "versions", "runs", "history"
 Changed = Callable[[str, str], None]
@@ -43,6 +47,7 @@ class Followed:
 
     def __init__(self, settings: Settings, names: Names, artifacts: Artifacts, reading: threading.Lock) -> None:
         self._names, self._lock, self._reading = names, threading.Lock(), reading
+        self.failure = ""  # what keeps its history from being read, whatever becomes of the others
         self._book = Book(settings, names)
         self._switches: list[Switched] = []
         self._served: tuple[int, list[Served]] = (0, [])  # of so many switches
@@ -112,12 +117,17 @@ class LiveCatalog:
     def _follow(self) -> None:
         reader: TopicReader | None = None
         at: dict[Partition, int] = {}
-        topics = [self._names[0].of(REGISTRY), self._names[0].of(RUNS), *(one.topics.history for one in self._names)]
+        look_again = float("inf")
         try:
             while not self._stopping.is_set():
+                if reader is not None and monotonic() > look_again:
+                    reader.close()
+                    reader = None
                 try:
-                    # one that failed is made anew where it was, and takes nothing twice
-                    reader = reader or TopicReader(self._settings, topics, at)
+                    if reader is None:  # one that failed is made anew where it was, and takes nothing twice
+                        reader = TopicReader(self._settings, self._topics(), at)
+                        lacks = any(one.failure for one in self._followed.values())
+                        look_again = monotonic() + _TOPICS_SECONDS if lacks else float("inf")
                     messages = reader.poll(_POLL_SECONDS)
                     self._take(messages)
                     at |= {(one.topic(), one.partition()): one.offset() + 1 for one in messages}
@@ -134,6 +144,17 @@ class LiveCatalog:
         finally:
             if reader is not None:
                 reader.close()
+
+    def _topics(self) -> list[str]:
+        """Those that are there: a pipeline that was not applied keeps no other one from its pages. Raises
+        KafkaException."""
+        first, there = self._names[0], admin(self._settings).list_topics(timeout=_CALL_SECONDS).topics
+        for one in self._names:
+            lacks = one.topics.history not in there
+            said = f"topic {one.topics.history!r} is not there: run `headrace apply` for {one.pipeline.name}"
+            self._followed[one.pipeline.name].failure = said if lacks else ""
+        histories = [one.topics.history for one in self._names if one.topics.history in there]
+        return [first.of(REGISTRY), first.of(RUNS), *histories]
 
     def _take(self, messages: Sequence[Any]) -> None:
         changes: set[tuple[str, str]] = set()

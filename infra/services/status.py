@@ -157,7 +157,7 @@ class Watcher:
             dead_share=dead / (dead + (predicted or 0)) if dead else 0.0,
             refused=recently.count("refused"),
             guarded=recently.count("guarded"),
-            failure=self._failure,
+            failure=self._failure or self._catalog.of(name).failure,
         )
         return Status(
             pipeline=name,

@@ -58,16 +58,25 @@ class Reader:
         pass
 
 
+class Broker:
+    def __init__(self, there):
+        self._there = there
+
+    def list_topics(self, timeout):  # noqa: ARG002
+        return SimpleNamespace(topics=dict.fromkeys(self._there))
+
+
 @pytest.fixture
 def followed(monkeypatch, tmp_path):
     """What was polled → the catalog after it, and where its readers began."""
 
-    def follow(*polls):
+    def follow(*polls, there=(NAMES.topics.history,)):
         made, prepared, changes = [], list(polls), []
         catalog = LiveCatalog(Settings(home=tmp_path), [NAMES], lambda *change: changes.append(change))
         stop = catalog._stopping.set
         monkeypatch.setattr(live_catalog, "_AGAIN_SECONDS", 0.0)
         monkeypatch.setattr(live_catalog, "TopicReader", lambda _s, _t, begin: Reader(made, prepared, begin, stop))
+        monkeypatch.setattr(live_catalog, "admin", lambda _: Broker(there))
         catalog.start()
         catalog._thread.join(10)
         catalog.stop()
@@ -100,4 +109,12 @@ def test_a_reader_that_failed_is_made_anew_behind_what_was_taken(followed):
     catalog, made, _ = followed([request(0), request(1)], failed, [request(2)])
     assert made == [{}, {(NAMES.of(RUNS), 0): 2}]
     assert runs(catalog) == ["r0", "r1", "r2"]
+    assert catalog.failure == ""
+
+
+def test_a_pipeline_whose_topics_are_not_there_says_so_and_keeps_nobody_from_the_registry(followed):
+    catalog, _, _ = followed([request(0)], there=())
+    assert runs(catalog) == ["r0"]
+    assert catalog.ready.is_set()
+    assert "headrace apply" in catalog.of("delay").failure
     assert catalog.failure == ""
