@@ -44,13 +44,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     champion_since: str
     metric: str  # that the gate judges by
     events_per_second: float | None
-    predictions_per_second: float | None
+    predictions_per_second: float | None  # events that were answered, by a prediction or a dead letter
     labels_per_second: float | None
     side_per_second: float | None
     dead_per_second: float | None
     on_demand_per_second: float | None
     events: int  # ever written
-    dead_letters: int
+    dead_letters: int  # about: a mark of each transaction counts as one
     lag: int | None  # events that wait
     workers: int | None
     schedulers: int | None
@@ -134,7 +134,7 @@ class Watcher:
             champion, aliases, pinned = book.known.champion, book.known.aliases, book.known.pinned
             paused_by = book.paused.by if book.paused is not None and book.paused.paused else ""
             running, newest, ticked = _runs(book)
-        events, predicted = self._rate(names.events), self._rate(topics.predictions)
+        events, predicted = self._rate(names.events), self._answered(name)
         dead, lag = self._rate(topics.dead_letters), None if now is None else now.lag[name]
         next_tick, overdue = _schedule(names, ticked, time_ns() // 1_000_000)
         condition = Condition(
@@ -197,6 +197,17 @@ class Watcher:
         if topic not in now.ends or topic not in before.ends:
             return None
         return max(0.0, (now.ends[topic] - before.ends[topic]) / (now.at - before.at))
+
+    def _answered(self, name: str) -> float | None:
+        """Events a second, by what workers have committed: the topic of predictions has a mark for each transaction,
+        too, which may be as many as the predictions."""
+        if len(self._looks) < 2:
+            return None
+        *earlier, now = self._looks
+        before = within(earlier, now.at, RATE_SECONDS)
+        then, there = before.answered[name], now.answered[name]
+        moved = [offset - then[number] for number, offset in there.items() if number in then]
+        return max(0.0, sum(moved) / (now.at - before.at)) if moved else None
 
     def _stands(self, name: str, predicted: float | None, lag: int | None) -> float:
         now = monotonic()

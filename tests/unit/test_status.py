@@ -10,7 +10,7 @@ from headrace.infra.observe import Metrics
 from headrace.infra.services.book import Book, RunFacts
 from headrace.infra.services.recent import within
 from headrace.infra.services.scrape import read
-from headrace.infra.services.status import _runs, _schedule
+from headrace.infra.services.status import Watcher, _runs, _schedule
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso
 from headrace.models.facts import Guarded
@@ -79,3 +79,12 @@ def test_only_what_the_guard_took_back_is_counted(action, counted):
     metrics(Guarded(pipeline="delay", action=action, version=2, other=1, reason="", rows=1, scored=1))
     found = read(generate_latest(metrics.registry).decode(), 0.0)
     assert found.counts.get(("delay", "guarded")) == counted
+
+
+def test_predictions_are_counted_by_what_workers_committed_partition_by_partition(tmp_path):
+    watcher = Watcher(Settings(home=tmp_path), [NAMES], None)
+    for at, answered in ((0.0, {0: 100}), (4.0, {0: 180, 1: 5_000})):
+        watcher._looks.append(SimpleNamespace(at=at, answered={"delay": answered}))
+    assert watcher._answered("delay") == 20.0  # where the other partition began, nobody knows
+    watcher._looks.append(SimpleNamespace(at=8.0, answered={"delay": {}}))
+    assert watcher._answered("delay") is None

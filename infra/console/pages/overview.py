@@ -96,11 +96,7 @@ def _ms(text: str) -> int:
 
 def _trends(history: Sequence[Sample]) -> list[tuple[str, Markup, float | None, str]]:
     """What the last quarter of an hour was like: name, drawing, newest value, and how that is written."""
-    now = (
-        history[-1]
-        if history
-        else Sample(at_ms=0, events_per_second=None, predictions_per_second=None, lag=None, p99=None)
-    )
+    now = history[-1] if history else _NOTHING
     return [
         ("events a second", sparkline(_events(history), "events a second"), now.events_per_second, "rate"),
         ("events that wait", sparkline([one.lag for one in history], "lag"), now.lag, "number"),
