@@ -13,7 +13,7 @@ from headrace.infra.settings import Settings
 from headrace.models.features import Number, Topic
 from headrace.models.labels import Binary
 from headrace.models.pipeline import Pipeline
-from headrace.models.records import Requested
+from headrace.models.records import Finished, Requested
 
 PIPELINE = Pipeline(
     name="delay",
@@ -36,6 +36,11 @@ def message(offset, value):
 
 def request(offset):
     return message(offset, msgspec.json.encode(Requested(run=f"r{offset}", pipeline="delay", at=0, by="anna")))
+
+
+def finished(offset, version):
+    said = {"at": "", "outcome": "promoted" if version else "rejected", "reason": ""}
+    return message(offset, msgspec.json.encode(Finished(run=f"r{offset}", pipeline="delay", version=version, **said)))
 
 
 class Reader:
@@ -118,3 +123,13 @@ def test_a_pipeline_whose_topics_are_not_there_says_so_and_keeps_nobody_from_the
     assert catalog.ready.is_set()
     assert "headrace apply" in catalog.of("delay").failure
     assert catalog.failure == ""
+
+
+def test_the_list_of_versions_is_made_anew_only_when_a_run_made_one():
+    book = live_catalog.Book(Settings(), NAMES)
+    listed = book.versions()
+    assert book.take(request(0))
+    assert book.take(finished(1, 0))
+    assert book.versions() is listed
+    assert book.take(finished(2, 7))
+    assert book.versions() is not listed
