@@ -1,5 +1,6 @@
 """what every page is given, and how its answer is made."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_urlsafe
@@ -69,7 +70,7 @@ class Site:
         """`origins` where the pipelines' files are known: then whoever asks for a move may lead for it."""
         self.settings, self.access, self.catalog, self.hub, self.view = settings, access, catalog, hub, view
         self.board = board
-        self.lines: dict[str, tuple[float, LiveLines]] = {}  # when they were read, by pipeline
+        self.lines: dict[str, tuple[float, asyncio.Task[LiveLines]]] = {}  # since when they are read, by pipeline
         self.names = {name: Names(settings.prefix, pipeline) for name, pipeline in pipelines.items()}
         self.origins, self.sessions = origins, Sessions()
         self.ask = InThreads(_QUESTIONS, waiting=_MORE_QUESTIONS)

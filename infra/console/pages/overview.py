@@ -1,5 +1,6 @@
 """everything that runs → one look that says whether all is well."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -61,10 +62,15 @@ async def _one(site: Site, request: Request, pipeline: str) -> Response:
 async def _lines(site: Site, request: Request, pipeline: str) -> Response:
     """The chart of the live metric: a part of the page that comes when it is ready."""
     names = site.place(pipeline)
-    at, lines = site.lines.get(pipeline, (float("-inf"), None))
-    if lines is None or monotonic() - at > _LINES_SECONDS:
-        lines = await site.ask(lambda: live_lines(site.settings, names))
-        site.lines[pipeline] = monotonic(), lines
+    at, made = site.lines.get(pipeline, (float("-inf"), None))
+    if made is None or monotonic() - at > _LINES_SECONDS:
+        made = asyncio.ensure_future(site.ask(lambda: live_lines(site.settings, names)))  # once, whoever else asks
+        site.lines[pipeline] = monotonic(), made
+    try:
+        lines = await asyncio.shield(made)
+    except Exception:
+        site.lines.pop(pipeline, None)
+        raise
     return site.page(
         request, "live_lines.html", title="Live metric", pipeline=pipeline, lines=lines, chart=_chart(lines)
     )
