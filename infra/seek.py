@@ -147,3 +147,8 @@ def _next(
 
 def _has(span: Span | None, wanted: int) -> bool:
     return span is not None and span[0] <= wanted <= span[1]
+
+
+def is_place(partition: str, offset: str) -> bool:
+    """Whether a text may be a partition, and another one an offset: digits, and no more than they have."""
+    return partition.isdecimal() and offset.isdecimal() and len(partition) < 10 and len(offset) < 20

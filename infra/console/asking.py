@@ -6,7 +6,7 @@ from headrace.infra.console.site import Site
 from headrace.infra.serve.http import Request
 from headrace.infra.serve.refusals import RequestRefused, Unavailable
 from headrace.infra.services import moves
-from headrace.infra.services.ask import leads_anyone, requested
+from headrace.infra.services.ask import MoveRefused, leads_anyone, requested
 from headrace.models.records import Asking, Replied
 from headrace.streams.codec import clock_ms
 
@@ -19,6 +19,13 @@ def reason_of(fields: dict[str, str], *, needed: bool = True) -> str:
     if (needed and not why) or len(why) > REASON:
         raise RequestRefused(f"reason: expected {1 if needed else 0} to {REASON:,} characters, got {len(why):,}.")
     return why
+
+
+def said_of(refused: RequestRefused | MoveRefused | None) -> dict[str, Any]:
+    """What the form is shown with again, with what was typed into it."""
+    if isinstance(refused, MoveRefused):
+        return {"status": 409, "problem": refused.reason}
+    return {"status": 200, "problem": ""} if refused is None else {"status": refused.status, "problem": str(refused)}
 
 
 async def replied(site: Site, request: Request, pipeline: str, move: Asking, **said: Any) -> Replied:
@@ -37,7 +44,7 @@ async def moved(site: Site, request: Request, pipeline: str, move: Asking, field
     async def do() -> str:
         return (await replied(site, request, pipeline, move, why=why, **said)).at
 
-    await site.once(f"{pipeline} {move} {said.get('target', '')} {fields.get('once', '')}", do)
+    await site.once((pipeline, move, said.get("target")), fields.get("once", ""), do)
 
 
 async def training(site: Site, request: Request, pipeline: str, fields: dict[str, str]) -> str:
@@ -49,7 +56,7 @@ async def training(site: Site, request: Request, pipeline: str, fields: dict[str
         at = clock_ms()
         return (await site.ask(lambda: requested(site.settings, place, at=at, by=by, why=why, sanity=sanity))).run
 
-    return await site.once(f"{pipeline} train {fields.get('once', '')}", do)
+    return await site.once((pipeline, "train"), fields.get("once", ""), do)
 
 
 async def is_led(site: Site, pipeline: str) -> bool | None:

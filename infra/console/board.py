@@ -5,7 +5,10 @@ import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
 
+from msgspec.structs import replace
+
 from headrace.infra.names import Names
+from headrace.infra.services.alerts import Alert
 from headrace.infra.services.live_catalog import LiveCatalog
 from headrace.infra.services.status import Sample, Status, Watcher
 from headrace.infra.settings import Settings
@@ -24,6 +27,7 @@ class Board:
         self._names, self._changed = list(pipelines), changed
         self._watcher = Watcher(settings, pipelines, catalog)
         self._catalog, self._statuses = catalog, dict[str, Status]()
+        self._failed: Alert | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="console-board", daemon=True)
 
@@ -36,7 +40,8 @@ class Board:
 
     def of(self, pipeline: str) -> Status | None:
         """None before the first look."""
-        return self._statuses.get(pipeline)
+        found, failed = self._statuses.get(pipeline), self._failed
+        return found if found is None or failed is None else replace(found, alerts=(failed, *found.alerts))
 
     def history(self, pipeline: str) -> list[Sample]:
         """The last quarter of an hour, oldest first."""
@@ -51,8 +56,15 @@ class Board:
                 self._statuses = self._watcher.look()
                 self._watcher.look_at_rows(self._names[turn % len(self._names)])  # one at a time: it reads rows
                 turn += 1
-            except Exception:  # noqa: BLE001  a console that shows old numbers is better than none, and its log says why
+            except Exception as error:  # noqa: BLE001  old numbers that say that they are old are better than none
                 _log.exception("the console's look failed")
+                self._failed = Alert(
+                    level="bad",
+                    text=f"The console's look failed: {type(error).__name__}.",
+                    remedy="What is shown may be old. The log of headrace serve says why.",
+                )
+            else:
+                self._failed = None
             boards = [f"board:{names.pipeline.name}" for names in self._names]
             self._changed("board", *boards, *(f"topic:{topic}" for topic in self._watcher.moved()))
             spent = monotonic() - begun

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from time import monotonic
 from urllib.parse import quote
 
 from headrace.infra.console.pages import (
@@ -20,7 +21,7 @@ from headrace.infra.console.pages import (
     versions,
 )
 from headrace.infra.console.site import HTML, SAFE, Route, Site, redirect
-from headrace.infra.serve.http import Request, Response, Send, respond
+from headrace.infra.serve.http import ClientGone, Request, Response, Send, respond
 from headrace.infra.serve.refusals import NotAllowed, NotFound, RequestRefused, Unauthenticated
 from headrace.models.errors import HeadraceError
 
@@ -41,6 +42,7 @@ _ROUTES: Sequence[Route] = (
 _YEAR = b"public, max-age=31536000, immutable"  # of a static file: its path has its hash
 _WATCHED = 20  # kinds of changes of one page
 _CATCH_UP_SECONDS = 5.0
+_LOOK_SECONDS = 0.05
 _log = logging.getLogger("headrace.console")
 
 
@@ -64,7 +66,9 @@ class Console:
             else:
                 response = await self._page(request, parts)
         except Unauthenticated:
-            response = redirect(f"/console/sign-in?next={quote(request.scope['path'])}")
+            response = _to_sign_in(request)
+        except ClientGone:
+            return 499  # nobody reads it: what proxies log for such
         except RequestRefused as refused:
             response = self._refused(request, refused.status, str(refused))
         except HeadraceError as error:
@@ -84,7 +88,8 @@ class Console:
             allowed.append(route.method)
             if route.method == request.method:
                 self._let_in(request, route)
-                await self._caught_up()
+                if route.role is not None:
+                    await self._caught_up()
                 answer: Response = await route.handler(self._site, request, **found)
                 return answer
         if allowed:
@@ -93,8 +98,10 @@ class Console:
 
     async def _caught_up(self) -> None:
         """A server that has just begun knows no version so far, and would say that there is none."""
-        if not self._site.catalog.ready.is_set():
-            await asyncio.to_thread(self._site.catalog.ready.wait, _CATCH_UP_SECONDS)
+        deadline = monotonic() + _CATCH_UP_SECONDS
+        # no thread, as many may ask at once; a thread sets it, so it is no event of this loop
+        while not self._site.catalog.ready.is_set() and monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _let_in(self, request: Request, route: Route) -> None:
         """Raises Forbidden, Unauthenticated."""
@@ -116,6 +123,16 @@ class Console:
             return self._site.page(request, "refused.html", title="Not possible", status=status, text=text)
         except RequestRefused:  # its query, even
             return Response(status, self._site.view.html("plain.html", {"text": text}), [HTML, *SAFE])
+
+
+def _to_sign_in(request: Request) -> Response:
+    """And back to the page. A piece of one takes its page there: it is no place to sign in."""
+    query = request.scope["query_string"].decode("latin-1")
+    if request.headers.get(b"hx-request") != b"true":
+        return redirect(f"/console/sign-in?next={quote(quote(request.scope['path']) + (query and f'?{query}'))}")
+    address = request.headers.get(b"hx-current-url", b"").decode("latin-1")
+    place = f"/console/sign-in?next={quote('/' + '/'.join(address.split('/')[3:]))}"  # without scheme and host
+    return Response(401, b"", [(b"hx-redirect", place.encode()), *SAFE])
 
 
 def _since(request: Request) -> float:

@@ -3,10 +3,9 @@
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 from time import monotonic
 
-COOKIE = "headrace-session"
+COOKIE = "headrace-session"  # and the port: a browser sends a host's cookies to all of its ports
 _SECONDS = 12 * 3600.0  # a working day: then the key is asked for again
 _MOST = 1_000  # the oldest goes for a new one
 
@@ -14,8 +13,8 @@ _MOST = 1_000  # the oldest goes for a new one
 class Sessions:
     """In memory: a restart signs everybody out. What a cookie may do is what its key may do at each request."""
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
+    def __init__(self, port: int, clock: Callable[[], float] = monotonic) -> None:
+        self._name, self._clock = f"{COOKIE}-{port}", clock
         self._held: OrderedDict[str, tuple[str, float]] = OrderedDict()  # token and end, by session
 
     def begin(self, token: str) -> str:
@@ -24,16 +23,16 @@ class Sessions:
         self._held[session] = (token, self._clock() + _SECONDS)
         while len(self._held) > _MOST:
             self._held.popitem(last=False)
-        return f"{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={_SECONDS:.0f}"
+        return f"{self._name}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={_SECONDS:.0f}"
 
     def end(self, cookies: bytes) -> str:
         """The value of Set-Cookie."""
-        self._held.pop(_session(cookies), None)
-        return f"{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"
+        self._held.pop(self._session(cookies), None)
+        return f"{self._name}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"
 
     def authorization(self, cookies: bytes) -> str | None:
         """As the header that a program would send."""
-        session = _session(cookies)
+        session = self._session(cookies)
         token, end = self._held.get(session, ("", 0.0))
         if not token:
             return None
@@ -42,10 +41,10 @@ class Sessions:
             return None
         return f"Bearer {token}"
 
-
-def _session(cookies: bytes) -> str:
-    try:
-        found = SimpleCookie(cookies.decode("latin-1")).get(COOKIE)
-    except CookieError:
+    def _session(self, cookies: bytes) -> str:
+        """What others on this host set may be no cookie by any rule."""
+        for one in cookies.decode("latin-1").split(";"):
+            name, _, value = one.strip().partition("=")
+            if name == self._name:
+                return value
         return ""
-    return found.value if found else ""

@@ -1,5 +1,6 @@
 """what every page is given, and how its answer is made."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_urlsafe
@@ -16,7 +17,7 @@ from headrace.infra.names import Names
 from headrace.infra.serve.access import Access
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.in_threads import InThreads
-from headrace.infra.serve.refusals import NotFound, RequestRefused
+from headrace.infra.serve.refusals import NotFound, RequestRefused, TooLarge
 from headrace.infra.services.event_times import EventTimes
 from headrace.infra.services.live_catalog import LiveCatalog
 from headrace.infra.services.live_lines import LiveLines
@@ -37,6 +38,9 @@ SAFE = [
     (b"cache-control", b"no-store"),
 ]
 _FIELDS = 200  # of a form
+_FORM_BYTES = 256 * 1024  # fifty places and a reason are some kilobytes
+_QUESTIONS = 8  # to the broker, at once
+_MORE_QUESTIONS = 128  # that wait: pages that are open all ask at once when something changes
 _NOTICES = 200  # texts that wait for their page
 
 
@@ -62,14 +66,15 @@ class Site:
         board: Board,
         hub: Hub,
         view: View,
+        port: int,
     ) -> None:
         """`origins` where the pipelines' files are known: then whoever asks for a move may lead for it."""
         self.settings, self.access, self.catalog, self.hub, self.view = settings, access, catalog, hub, view
         self.board = board
-        self.lines: dict[str, tuple[float, LiveLines]] = {}  # when they were read, by pipeline
+        self.lines: dict[str, tuple[float, asyncio.Task[LiveLines]]] = {}  # since when they are read, by pipeline
         self.names = {name: Names(settings.prefix, pipeline) for name, pipeline in pipelines.items()}
-        self.origins, self.sessions = origins, Sessions()
-        self.ask = InThreads(8)
+        self.origins, self.sessions = origins, Sessions(port)
+        self.ask = InThreads(_QUESTIONS, waiting=_MORE_QUESTIONS)
         self._notices: dict[str, str] = {}
         self.once = Once()
         self.comparisons = Comparisons(settings)
@@ -183,8 +188,11 @@ def redirect(place: str) -> Response:
 async def form(request: Request) -> dict[str, str]:
     """Raises RequestRefused."""
     body = await request.body()
+    if len(body) > _FORM_BYTES:
+        raise TooLarge(f"form: expected up to {_FORM_BYTES:,} bytes, got {len(body):,}")
     try:
         fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_FIELDS)
     except ValueError as error:
         raise RequestRefused(f"form: expected name=value, UTF-8 and percent-encoded; {error}") from error
-    return {name: values[-1] for name, values in fields.items()}
+    # a browser writes a new line as two characters, and counts one against a text's maxlength
+    return {name: values[-1].replace("\r\n", "\n") for name, values in fields.items()}

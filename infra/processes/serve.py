@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
+from time import monotonic
 
 import grpc
 import grpc.aio
@@ -59,6 +60,7 @@ from headrace.streams.swap import Follower
 _BACKLOG = 2_048  # connections that wait to be accepted
 _KEEP_ALIVE_SECONDS = 75
 _CATALOG_SECONDS = 60.0  # at most, for reading registry and runs: then pages say what is missing
+_CATALOG_LOOK_SECONDS = 0.05
 _KEYS_SECONDS = 1.0  # between two looks at the file of API keys
 _SWITCH_SECONDS = 0.000_5  # that a thread waits for the interpreter: by default 5 ms, ten times a small model's run
 _VERSION = version_of("headrace")
@@ -132,8 +134,8 @@ class Server:
             )
             stack.callback(service.close)
             access, hub = self._access(), Hub()
-            site = self._site(stack, access, hub)
-            await asyncio.to_thread(site.catalog.ready.wait, _CATALOG_SECONDS)  # no page without its versions
+            site = self._site(stack, access, hub, listening.getsockname()[1])
+            await self._caught_up(site.catalog)  # no page without its versions
             console = Console(site)
             rest = uvicorn.Server(self._http(self._rest(service, access, console)))
             remote = await self._grpc(service, access)
@@ -232,7 +234,7 @@ class Server:
         await server.start()
         return server
 
-    def _site(self, stack: ExitStack, access: Access, hub: Hub) -> Site:
+    def _site(self, stack: ExitStack, access: Access, hub: Hub, port: int) -> Site:
         names = [Names(self._settings.prefix, pipeline) for pipeline in self._pipelines]
         catalog = LiveCatalog(self._settings, names, lambda name, what: hub.changed(f"{what}:{name}", what))
         catalog.start()
@@ -241,9 +243,16 @@ class Server:
         board.start()
         stack.callback(board.stop)
         pipelines = {pipeline.name: pipeline for pipeline in self._pipelines}
-        site = Site(self._settings, pipelines, self._origins, access, catalog, board, hub, View(_VERSION))
+        site = Site(self._settings, pipelines, self._origins, access, catalog, board, hub, View(_VERSION), port)
         stack.callback(site.close)
         return site
+
+    async def _caught_up(self, catalog: LiveCatalog) -> None:
+        """Or asked to stop, or it takes too long."""
+        deadline = monotonic() + _CATALOG_SECONDS
+        # a thread sets it: no event of this loop; and no thread that waits: it would be waited for at the end
+        while not (catalog.ready.is_set() or self._stop.is_set() or monotonic() > deadline):  # noqa: ASYNC110
+            await asyncio.sleep(_CATALOG_LOOK_SECONDS)
 
     def _rest(self, service: Service, access: Access, console: Console) -> Rest:
         names = {pipeline.name: Names(self._settings.prefix, pipeline) for pipeline in self._pipelines}

@@ -92,9 +92,11 @@ def _training(seen: Condition) -> Iterator[Alert]:
 
 def _model(seen: Condition) -> Iterator[Alert]:
     if seen.guarded:
-        yield Alert(level="bad", text="Live labels took a version back.", page="/versions")
+        yield Alert(level="bad", text="Live labels took a version back since the scheduler started.", page="/versions")
     if seen.refused:
-        text = f"{seen.refused} registry records or versions were refused by processes on this machine."
+        text = (
+            f"{seen.refused} registry records or versions were refused by processes on this machine since they started."
+        )
         yield Alert(level="bad", text=text, remedy="Their logs say why.", page="/versions")
     if seen.drift is not None and seen.drift >= SOME_DRIFT:
         columns = ", ".join(seen.drifted[:3]) + (f" and {len(seen.drifted) - 3} more" if len(seen.drifted) > 3 else "")

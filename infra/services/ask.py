@@ -55,6 +55,8 @@ def leads_anyone(settings: Settings, names: Names) -> bool:
         if error.args[0].name() in ("GROUP_ID_NOT_FOUND", "INVALID_GROUP_ID"):
             return False
         raise BrokerUnavailable(f"no answer about the group {group!r}: {error.args[0].str()}") from error
+    except TimeoutError as error:  # of the future, whose limit may pass before the request's
+        raise BrokerUnavailable(f"no answer about the group {group!r} within {_CALL_SECONDS:.0f} s") from error
     return bool(found.members)
 
 

@@ -119,9 +119,8 @@ class Book:
     def take(self, message: Any) -> bool:
         """Whether it said anything of this pipeline. What followers refuse, they report; here it changes nothing."""
         if message.topic() == self.names.of(RUNS):
-            said = self._take_run(message)
-        else:
-            said = message.topic() == self.names.of(REGISTRY) and self._take_move(message)
+            return self._take_run(message)
+        said = message.topic() == self.names.of(REGISTRY) and self._take_move(message)
         if said:
             self._versions = None
         return said
@@ -198,7 +197,10 @@ class Book:
         if isinstance(record, Paused):
             self.paused = record
         elif not (isinstance(record, Scored) and record.outcome == DECLARED):
-            _take(self._runs.setdefault(record.run, RunFacts(run=record.run)), record, message.timestamp()[1])
+            facts = self._runs.setdefault(record.run, RunFacts(run=record.run))
+            _take(facts, record, message.timestamp()[1])
+            if facts.version and not facts.source:  # how far a training is changes no version: of 10,000 a list costs
+                self._versions = None
         return True
 
     def _take_move(self, message: Any) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.infra.merged import Item, Merged
 from headrace.infra.names import Names
-from headrace.infra.seek import Seeker, Span
+from headrace.infra.seek import Seeker, Span, is_place
 from headrace.infra.served_log import offsets_since
 from headrace.infra.services.browsed import Kind, Record, browsed
 from headrace.infra.settings import Settings
@@ -127,7 +127,7 @@ def _positions(there: Mapping[int, Span], text: str) -> dict[int, int]:
     found = {}
     for part in text.split(",") if text else []:
         number, _, offset = part.strip().partition(":")
-        if not (number.isdecimal() and offset.isdecimal() and int(number) in there):
+        if not (is_place(number, offset) and int(number) in there):
             known = f"partitions {min(there)} to {max(there)}" if len(there) > 1 else f"partition {min(there)}"
             raise BadInput(f"place: expected partition:offset, as 0:4711 or 0:4711,2:17 ({known}), got {text[:100]!r}.")
         found[int(number)] = int(offset)

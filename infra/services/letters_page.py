@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.infra.names import Names
 from headrace.infra.row_format import readable
-from headrace.infra.seek import Seeker
+from headrace.infra.seek import Seeker, is_place
 from headrace.infra.services.letters import Letter, Mark, letter_of, mark_of, marked
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import ends_of
@@ -146,7 +146,7 @@ def _cursor(text: str, ends: Mapping[int, int]) -> dict[int, int]:
     found = dict.fromkeys(ends, 0)
     for part in text.split(","):
         number, _, offset = part.partition(":")
-        if not number.isdecimal() or not offset.isdecimal() or int(number) not in ends:
-            raise BadInput(f"before: expected the cursor of a former page, as 0:4711,1:4650; got {text!r}.")
+        if not is_place(number, offset) or int(number) not in ends:
+            raise BadInput(f"before: expected the cursor of a former page, as 0:4711,1:4650; got {text[:100]!r}.")
         found[int(number)] = min(int(offset), ends[int(number)])
     return found

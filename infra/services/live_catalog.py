@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -11,17 +12,21 @@ from confluent_kafka import KafkaException
 
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.history import decoded
+from headrace.infra.kafka import admin
 from headrace.infra.names import REGISTRY, RUNS, Names
 from headrace.infra.services.book import Book
 from headrace.infra.services.catalog import Manifests
+from headrace.infra.services.letters import place_of
 from headrace.infra.services.timeline import Served, folded
 from headrace.infra.settings import Settings
-from headrace.infra.topic_reader import TopicReader
+from headrace.infra.topic_reader import Partition, TopicReader
 from headrace.models.errors import BrokerUnavailable
 from headrace.models.records import Switched
 
 _POLL_SECONDS = 0.5
 _AGAIN_SECONDS = 5.0  # after the broker was away
+_CALL_SECONDS = 10.0
+_TOPICS_SECONDS = 30.0  # between two looks for topics that were not there
 _log = logging.getLogger("headrace.console")
 VERSIONS, RUNS_CHANGED, HISTORY = "versions", "runs", "history"
 Changed = Callable[[str, str], None]
@@ -42,6 +47,7 @@ class Followed:
 
     def __init__(self, settings: Settings, names: Names, artifacts: Artifacts, reading: threading.Lock) -> None:
         self._names, self._lock, self._reading = names, threading.Lock(), reading
+        self.failure = ""  # what keeps its history from being read, whatever becomes of the others
         self._book = Book(settings, names)
         self._switches: list[Switched] = []
         self._served: tuple[int, list[Served]] = (0, [])  # of so many switches
@@ -110,23 +116,45 @@ class LiveCatalog:
 
     def _follow(self) -> None:
         reader: TopicReader | None = None
-        topics = [self._names[0].of(REGISTRY), self._names[0].of(RUNS), *(one.topics.history for one in self._names)]
+        at: dict[Partition, int] = {}
+        look_again = float("inf")
         try:
             while not self._stopping.is_set():
+                if reader is not None and monotonic() > look_again:
+                    reader.close()
+                    reader = None
                 try:
-                    # where it was: a reader that failed is made anew, and takes nothing twice
-                    reader = reader or TopicReader(self._settings, topics)
-                    self._take(reader.poll(_POLL_SECONDS))
+                    if reader is None:  # one that failed is made anew where it was, and takes nothing twice
+                        reader = TopicReader(self._settings, self._topics(), at)
+                        lacks = any(one.failure for one in self._followed.values())
+                        look_again = monotonic() + _TOPICS_SECONDS if lacks else float("inf")
+                    messages = reader.poll(_POLL_SECONDS)
+                    self._take(messages)
+                    at |= {(one.topic(), one.partition()): one.offset() + 1 for one in messages}
                     if reader.caught_up and not self.ready.is_set():
                         self.ready.set()
                     self.failure = ""
                 except (BrokerUnavailable, KafkaException) as error:
                     self.failure = str(error)
                     _log.warning("the console does not follow the registry: %s", error)
+                    if reader is not None:
+                        reader.close()
+                        reader = None
                     self._stopping.wait(_AGAIN_SECONDS)
         finally:
             if reader is not None:
                 reader.close()
+
+    def _topics(self) -> list[str]:
+        """Those that are there: a pipeline that was not applied keeps no other one from its pages. Raises
+        KafkaException."""
+        first, there = self._names[0], admin(self._settings).list_topics(timeout=_CALL_SECONDS).topics
+        for one in self._names:
+            lacks = one.topics.history not in there
+            said = f"topic {one.topics.history!r} is not there: run `headrace apply` for {one.pipeline.name}"
+            self._followed[one.pipeline.name].failure = said if lacks else ""
+        histories = [one.topics.history for one in self._names if one.topics.history in there]
+        return [first.of(REGISTRY), first.of(RUNS), *histories]
 
     def _take(self, messages: Sequence[Any]) -> None:
         changes: set[tuple[str, str]] = set()
@@ -135,7 +163,14 @@ class LiveCatalog:
                 followed = self._followed.get(_of(message.value() or b"").pipeline)
             except (msgspec.DecodeError, ValueError, RecursionError):
                 continue  # a record of somebody else's says nothing to us
-            if followed is not None and (what := followed.take(message)):
+            if followed is None:
+                continue
+            try:
+                what = followed.take(message)
+            except Exception:  # noqa: BLE001  one record that nobody thought of must not end all pages' news
+                _log.exception("the console passes over %s", place_of(message))
+                continue
+            if what:
                 changes.add((followed.name, what))
         for name, what in sorted(changes):
             self._changed(name, what)

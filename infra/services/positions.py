@@ -26,6 +26,7 @@ class Positions:
     ends: Mapping[str, int]  # records that were ever written, committed ones and markers, over all partitions
     partitions: Mapping[str, int]
     lag: Mapping[str, int | None]  # by pipeline: events that no worker has committed; None where the topic is not there
+    answered: Mapping[str, Mapping[int, int]]  # by pipeline and partition: the event up to which workers have committed
     workers: Mapping[str, int]  # by pipeline: members of its workers' group
     leaders: Mapping[str, int]  # and of its leader's
 
@@ -44,6 +45,8 @@ class Looker:
             return self._look()
         except KafkaException as error:
             raise BrokerUnavailable(f"no answer about offsets and groups: {error.args[0].str()}") from error
+        except TimeoutError as error:  # of a future, whose limit may pass before its request's
+            raise BrokerUnavailable(f"no answer about offsets and groups within {_SECONDS:.0f} s") from error
 
     def _look(self) -> Positions:
         client: Any = self._client
@@ -72,6 +75,14 @@ class Looker:
             partitions={topic: len(numbers) for topic, numbers in self._partitions.items()},
             lag={
                 names.pipeline.name: _lag(names.events, ends, committed[names.infer_group] | begin)
+                for names in self._names
+            },
+            answered={
+                names.pipeline.name: {
+                    number: offset
+                    for (topic, number), offset in committed[names.infer_group].items()
+                    if topic == names.events and offset >= 0
+                }
                 for names in self._names
             },
             workers={names.pipeline.name: members[names.infer_group] for names in self._names},

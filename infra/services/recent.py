@@ -4,9 +4,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import msgspec
 
+from headrace.infra.local.detached import Process
 from headrace.infra.processes.registered import living
 from headrace.infra.services.scrape import Scrape, Times, scraped
 from headrace.models.aliases import CHAMPION
@@ -31,28 +33,41 @@ class VersionNow(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
 
 
+class _Timed(Protocol):
+    @property
+    def at(self) -> float: ...  # monotonic seconds
+
+
+Looked = TypeVar("Looked", bound=_Timed)
+
+
+def within(earlier: Sequence[Looked], now: float, seconds: float) -> Looked:
+    """The first of the last seconds; where two looks are farther apart than that, the last one before now."""
+    return next((one for one in earlier if now - one.at <= seconds), earlier[-1])
+
+
 class Recent:
     """Of the processes on this machine that run from one home; others have their own Prometheus. For one thread."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._kept: dict[int, deque[Scrape]] = {}  # by metrics port
-        self._of: dict[str, list[int]] = {}  # ports by pipeline
+        self._kept: dict[Process, deque[Scrape]] = {}  # not by port: the next process may have it, and counts from 0
+        self._of: dict[str, list[Process]] = {}  # by pipeline
 
     def scrape(self) -> None:
         processes = living(self._home)
         self._of = {}
         for one in processes:
-            kept = self._kept.setdefault(one.metrics_port, deque(maxlen=64))
+            kept = self._kept.setdefault(one.process, deque(maxlen=64))
             with suppress(HeadraceError):  # it has just ended
                 kept.append(scraped(one.metrics_port))
             for name in one.pipelines:
-                self._of.setdefault(name, []).append(one.metrics_port)
-        for port in self._kept.keys() - {one.metrics_port for one in processes}:
-            del self._kept[port]
+                self._of.setdefault(name, []).append(one.process)
+        for gone in self._kept.keys() - {one.process for one in processes}:
+            del self._kept[gone]
 
     def of(self, pipeline: str) -> "Recently":
-        there = [self._kept[port] for port in self._of.get(pipeline, ())]
+        there = [self._kept[one] for one in self._of.get(pipeline, ())]
         return Recently(pipeline, [kept for kept in there if kept])
 
 
@@ -106,12 +121,11 @@ def _names(version: int, aliases: Mapping[str, int]) -> tuple[str, ...]:
 
 def _between(kept: "deque[Scrape]", of: Callable[[Scrape], Times | None]) -> Times | None:
     """What came within the window; where that is nothing, all that there was."""
-    now = kept[-1]
+    *earlier, now = kept
     later = of(now)
-    if later is None:
-        return None
-    before = next((one for one in kept if now.at - one.at <= _LATENCY_SECONDS), now)
-    recent = later.since(of(before)) if before is not now else later
+    if later is None or not earlier:
+        return later
+    recent = later.since(of(within(earlier, now.at, _LATENCY_SECONDS)))
     return recent if recent.calls > 0 else later
 
 
@@ -121,8 +135,8 @@ def _percentile(times: Sequence[Times | None], share: float) -> float | None:
 
 
 def _rate(kept: "deque[Scrape]", key: tuple[str, str]) -> float | None:
-    now = kept[-1]
-    before = next((one for one in kept if now.at - one.at <= RATE_SECONDS), now)
-    if before is now or key not in now.counts:
+    *earlier, now = kept
+    if not earlier or key not in now.counts:
         return None
+    before = within(earlier, now.at, RATE_SECONDS)
     return max(0.0, (now.counts[key] - before.counts.get(key, 0.0)) / (now.at - before.at))

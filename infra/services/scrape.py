@@ -19,9 +19,10 @@ _COUNTS = {  # what `Scrape.counts` has of a pipeline
     "headrace_predictions_total": "predictions",
     "headrace_dead_letters_total": "dead letters",
     "headrace_registry_refused_total": "refused",
-    "headrace_guard_actions_total": "guarded",
+    "headrace_guard_actions_total": "guarded",  # that is, taken back: see _BACK
     "headrace_serve_rows_total": "on demand",
 }
+_BACK = "rolled_back"  # of the guard's actions: a challenger that it promoted or dropped is no trouble
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ def read(text: str, at: float) -> Scrape:
     for sample in samples:
         if sample.name in _ROWS:
             rows[_ROWS[sample.name]] += sample.value
-        if sample.name in _COUNTS:
+        if sample.name in _COUNTS and sample.labels.get("action", _BACK) == _BACK:
             key = sample.labels["pipeline"], _COUNTS[sample.name]
             counts[key] = counts.get(key, 0.0) + sample.value
         if sample.name == "headrace_live_metric" and not sample.labels["segment"]:

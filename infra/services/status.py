@@ -15,7 +15,7 @@ from headrace.infra.services.book import Book, RunFacts
 from headrace.infra.services.live_catalog import LiveCatalog
 from headrace.infra.services.newest_rows import NewestRows, newest_rows
 from headrace.infra.services.positions import Looker, Positions
-from headrace.infra.services.recent import RATE_SECONDS, Recent, StageTime, VersionNow
+from headrace.infra.services.recent import RATE_SECONDS, Recent, StageTime, VersionNow, within
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso, to_ms
 from headrace.models.errors import BrokerUnavailable, RegistryRefused
@@ -44,13 +44,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     champion_since: str
     metric: str  # that the gate judges by
     events_per_second: float | None
-    predictions_per_second: float | None
+    predictions_per_second: float | None  # events that were answered, by a prediction or a dead letter
     labels_per_second: float | None
     side_per_second: float | None
     dead_per_second: float | None
     on_demand_per_second: float | None
     events: int  # ever written
-    dead_letters: int
+    dead_letters: int  # about: a mark of each transaction counts as one
     lag: int | None  # events that wait
     workers: int | None
     schedulers: int | None
@@ -140,10 +140,10 @@ class Watcher:
         with self._catalog.of(name).book() as book:
             champion, aliases, pinned = book.known.champion, book.known.aliases, book.known.pinned
             paused_by = book.paused.by if book.paused is not None and book.paused.paused else ""
-            running, newest = _runs(book)
-        events, predicted = self._rate(names.events), self._rate(topics.predictions)
+            running, newest, ticked = _runs(book)
+        events, predicted = self._rate(names.events), self._answered(name)
         dead, lag = self._rate(topics.dead_letters), None if now is None else now.lag[name]
-        next_tick, overdue = _schedule(names, newest)
+        next_tick, overdue = _schedule(names, ticked, time_ns() // 1_000_000)
         condition = Condition(
             pipeline=name,
             lag=lag,
@@ -164,7 +164,7 @@ class Watcher:
             dead_share=dead / (dead + (predicted or 0)) if dead else 0.0,
             refused=recently.count("refused"),
             guarded=recently.count("guarded"),
-            failure=self._failure,
+            failure=self._failure or self._catalog.of(name).failure,
         )
         return Status(
             pipeline=name,
@@ -199,11 +199,22 @@ class Watcher:
     def _rate(self, topic: str) -> float | None:
         if len(self._looks) < 2:
             return None
-        now = self._looks[-1]
-        before = next((one for one in self._looks if now.at - one.at <= RATE_SECONDS), now)
-        if before is now or topic not in now.ends or topic not in before.ends:
+        *earlier, now = self._looks
+        before = within(earlier, now.at, RATE_SECONDS)
+        if topic not in now.ends or topic not in before.ends:
             return None
         return max(0.0, (now.ends[topic] - before.ends[topic]) / (now.at - before.at))
+
+    def _answered(self, name: str) -> float | None:
+        """Events a second, by what workers have committed: the topic of predictions has a mark for each transaction,
+        too, which may be as many as the predictions."""
+        if len(self._looks) < 2:
+            return None
+        *earlier, now = self._looks
+        before = within(earlier, now.at, RATE_SECONDS)
+        then, there = before.answered[name], now.answered[name]
+        moved = [offset - then[number] for number, offset in there.items() if number in then]
+        return max(0.0, sum(moved) / (now.at - before.at)) if moved else None
 
     def _stands(self, name: str, predicted: float | None, lag: int | None) -> float:
         now = monotonic()
@@ -212,21 +223,25 @@ class Watcher:
         return now - self._stood[name]
 
 
-def _runs(book: Book) -> tuple[RunFacts | None, RunFacts | None]:
-    """What goes on, and the newest that ended, of trainings that were due."""
-    running = None
+def _runs(book: Book) -> tuple[RunFacts | None, RunFacts | None, RunFacts | None]:
+    """What goes on, the newest that ended, and of these the newest of a tick; of trainings that were due."""
+    running = newest = ticked = None
     for one in reversed(book.runs()):
         if one.source or one.state == "not_due":
             continue
-        if one.finished_at:
-            return running, one
-        running = one
-    return running, None
+        ticked = ticked or (one if one.tick else None)
+        if newest is None and one.finished_at:
+            newest = one
+        elif newest is None:
+            running = one
+        if newest is not None and ticked is not None:
+            break
+    return running, newest, ticked
 
 
-def _schedule(names: Names, newest: RunFacts | None) -> tuple[str, float]:
-    """The next tick by the clock, and how long one is overdue, s. A replay's ticks are not the clock's."""
-    now = time_ns() // 1_000_000
+def _schedule(names: Names, newest: RunFacts | None, now: int) -> tuple[str, float]:
+    """The next tick by the clock, and how long one is overdue, s: after the run of the newest one that has begun. A
+    replay's ticks are not the clock's. `now` is Unix ms."""
     scheduled = [trigger for trigger in names.pipeline.retrain if isinstance(trigger, Scheduled)]
     there = [at for trigger in scheduled if (at := trigger.next_after(now)) is not None]
     overdue = 0.0

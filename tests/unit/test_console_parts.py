@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from headrace.infra.console.charts import At, Axes, Line, Mark, over_time, sparkline, ticks, time_ticks
+from headrace.infra.console.pages.signing_in import _ours
 from headrace.infra.console.sessions import COOKIE, Sessions
 from headrace.infra.console.site import Route, here
 from headrace.infra.serve.http import Bodies, Request
@@ -29,7 +30,7 @@ def cookie(set_cookie):
 
 def test_a_session_stands_for_its_key_until_it_ends():
     now = [0.0]
-    sessions = Sessions(lambda: now[0])
+    sessions = Sessions(8080, lambda: now[0])
     held = cookie(sessions.begin("hr_key"))
     assert sessions.authorization(held) == "Bearer hr_key"
     now[0] = 12 * 3600 + 1
@@ -38,14 +39,14 @@ def test_a_session_stands_for_its_key_until_it_ends():
 
 
 def test_signing_out_ends_the_session_and_takes_the_cookie_away():
-    sessions = Sessions()
+    sessions = Sessions(8080)
     held = cookie(sessions.begin("hr_key"))
     assert "Max-Age=0" in sessions.end(held)
     assert sessions.authorization(held) is None
 
 
 def test_a_cookie_is_read_by_no_script_and_sent_by_no_other_site():
-    said = Sessions().begin("hr_key")
+    said = Sessions(8080).begin("hr_key")
     assert {"HttpOnly", "SameSite=Strict"} <= {part.strip() for part in said.split(";")}
     assert "hr_key" not in said
 
@@ -54,11 +55,19 @@ def test_a_cookie_is_read_by_no_script_and_sent_by_no_other_site():
     "cookies", [b"", b"x=1", COOKIE.encode(), f"{COOKIE}=made-up".encode(), b"\xff\xfe=;;;=", b'a="']
 )
 def test_any_other_cookie_stands_for_nothing(cookies):
-    assert Sessions().authorization(cookies) is None
+    assert Sessions(8080).authorization(cookies) is None
+
+
+@pytest.mark.parametrize("other", ['{"a": "b c"}', 'x="', "ünsinn", "a=b=c", "[1,2]"])
+def test_what_others_on_this_host_set_hides_no_session(other):
+    sessions = Sessions(8080)
+    held = cookie(sessions.begin("hr_key")).decode()
+    for cookies in (f"theirs={other}; {held}", f"{held}; theirs={other}"):
+        assert sessions.authorization(cookies.encode()) == "Bearer hr_key"
 
 
 def test_sessions_are_bounded_and_the_oldest_goes():
-    sessions = Sessions()
+    sessions = Sessions(8080)
     first = cookie(sessions.begin("hr_first"))
     for n in range(1_000):
         newest = cookie(sessions.begin(f"hr_{n}"))
@@ -142,3 +151,37 @@ def test_time_ticks_are_few_round_and_within(days):
     found = time_ticks(1.0e12, 1.0e12 + days * DAY)
     assert len(found) <= 12
     assert all(1.0e12 <= at <= 1.0e12 + days * DAY for at, _ in found)
+
+
+# ── signing in ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "place", ["/console/p/delay", "/console/p/a%20b/runs?q=x%20y&page=2", "/console/p/a?x=http://y"]
+)
+def test_whoever_signs_in_comes_back_to_the_page_that_was_asked_for(place):
+    assert _ours(place) == place
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("", "https://evil.example/", "//evil.example/console/", "/console//evil.example", "/console/\\evil.example"),
+        *(
+            "/console/\r\nSet-Cookie: a=b",
+            "/console/\n",
+            "/console/a b",
+            "/console/ü",
+            "/console/" + "x" * 5_000,
+            "/docs",
+        ),
+    ],
+)
+def test_a_link_that_leads_elsewhere_or_breaks_a_header_leads_to_the_first_page(place):
+    assert _ours(place) == "/console/pipelines"
+
+
+def test_two_consoles_on_one_host_do_not_take_each_others_cookie():
+    one, other = Sessions(8080), Sessions(8090)
+    both = cookie(one.begin("hr_one")) + b"; " + cookie(other.begin("hr_other"))
+    assert (one.authorization(both), other.authorization(both)) == ("Bearer hr_one", "Bearer hr_other")

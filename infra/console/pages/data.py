@@ -9,6 +9,7 @@ from headrace.infra.console.site import Route, Site, here, redirect
 from headrace.infra.console.tabs import DEAD_LETTERS, PROFILE, SERVED, tabs, topic_of
 from headrace.infra.hexdump import hexdump
 from headrace.infra.names import Names
+from headrace.infra.seek import is_place
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound
 from headrace.infra.services import browse as browsing
@@ -111,7 +112,7 @@ async def _served(site: Site, request: Request, names: Names) -> Response:
 
 async def _record(site: Site, request: Request, pipeline: str, topic: str, partition: str, offset: str) -> Response:
     names = site.place(pipeline)
-    if not (partition.isdecimal() and offset.isdecimal() and len(partition) < 10 and len(offset) < 20):
+    if not (is_place(partition, offset)):
         raise NotFound(f"record: expected topic/partition/offset, got {f'{topic}/{partition}/{offset}'[:100]!r}")
     place = int(partition), int(offset)
     found = await _found(site, lambda: browsing.record(site.settings, names, topic, *place))

@@ -131,7 +131,7 @@ async def _redrive(site: Site, request: Request, pipeline: str) -> Response:
         return _said(names, await site.ask(act))
 
     try:
-        text = await site.once(f"{pipeline} redrive {fields.get('once', '')}", done)
+        text = await site.once((pipeline, "redrive"), fields.get("once", ""), done)
     except BadInput as error:
         return _confirm(site, request, names, asked, problem=str(error))
     return site.notice(f"/console/p/{quote(pipeline)}/data?topic={quote(names.pipeline.topic(DEAD_LETTERS))}", text)

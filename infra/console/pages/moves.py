@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from headrace.infra.console.asking import REASON, reason_of, replied
+from headrace.infra.console.asking import REASON, reason_of, replied, said_of
 from headrace.infra.console.pages.version import number_of
 from headrace.infra.console.site import Route, Site, form
 from headrace.infra.serve.http import Request, Response
@@ -81,7 +81,7 @@ async def _do(site: Site, request: Request, pipeline: str, version: str, move: s
         _expect_name(kind, alias)
     except RequestRefused as error:
         given = {"alias": alias, "why": fields.get("why", "")}
-        return _page(site, request, pipeline, version, move, problem=str(error), **given)
+        return _page(site, request, pipeline, version, move, refused=error, **given)
     if kind.move in ("promote", "rollback", "pin"):
         guard = fields.get("champion", "")
         said |= {"version": number, "champion": int(guard) if guard.isdecimal() and len(guard) <= 9 else None}
@@ -95,9 +95,11 @@ async def _do(site: Site, request: Request, pipeline: str, version: str, move: s
 
     place = f"/console/p/{quote(pipeline)}/versions"
     try:
-        text = await site.once(f"{pipeline} {move} {number} {fields.get('once', '')}", done)
+        text = await site.once((pipeline, move, number, alias), fields.get("once", ""), done)
     except MoveRefused as error:
         return _refused(site, request, pipeline, number, move, error.reason)
+    except RequestRefused as error:  # nobody led, or too many ask
+        return _page(site, request, pipeline, version, move, refused=error, alias=alias, why=said["why"])
     return site.notice(f"{place}/{number}", text)
 
 
@@ -110,7 +112,7 @@ def _page(
     *,
     alias: str = "",
     why: str = "",
-    problem: str = "",
+    refused: RequestRefused | None = None,
 ) -> Response:
     names, kind = site.place(pipeline), _kind(move)
     with site.catalog.of(pipeline).book() as book:
@@ -119,16 +121,15 @@ def _page(
         wish: dict[str, Any] = {"version": number} if kind.move != "unpin" else {}
         if kind.move == "alias":
             wish = {"version": None if move == "unalias" else number, "alias": alias or CHALLENGER}
-        refused = refusal(names, book.known, kind.move, **wish)
-    if refused is not None and not problem:
-        return _refused(site, request, pipeline, number, move, str(refused))
+        refusing = refusal(names, book.known, kind.move, **wish)
+    if refusing is not None and refused is None:
+        return _refused(site, request, pipeline, number, move, str(refusing))
     return site.page(
         request,
         "move.html",
         title=_said(kind.title, number, alias),
         pipeline=pipeline,
         tab="Versions",
-        status=400 if problem else 200,
         number=number,
         move=move,
         now=now,
@@ -140,8 +141,8 @@ def _page(
         alias=alias or (CHALLENGER if move == "alias" else ""),
         most=REASON,
         why=why,
-        problem=problem,
         once=site.once.key(),
+        **said_of(refused),
     )
 
 
@@ -166,8 +167,8 @@ def _refused(site: Site, request: Request, pipeline: str, number: int, move: str
 
 
 def _expect_name(kind: _Kind, alias: str) -> None:
-    if kind.move == "alias" and not alias:
-        raise RequestRefused("name: expected one, for example challenger.")
+    if kind.move == "alias" and not 1 <= len(alias) <= _ALIAS:
+        raise RequestRefused(f"name: expected 1 to {_ALIAS} characters, for example challenger; got {len(alias):,}.")
 
 
 def _kind(move: str) -> _Kind:

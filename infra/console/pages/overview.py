@@ -1,5 +1,6 @@
 """everything that runs → one look that says whether all is well."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -61,10 +62,15 @@ async def _one(site: Site, request: Request, pipeline: str) -> Response:
 async def _lines(site: Site, request: Request, pipeline: str) -> Response:
     """The chart of the live metric: a part of the page that comes when it is ready."""
     names = site.place(pipeline)
-    at, lines = site.lines.get(pipeline, (float("-inf"), None))
-    if lines is None or monotonic() - at > _LINES_SECONDS:
-        lines = await site.ask(lambda: live_lines(site.settings, names))
-        site.lines[pipeline] = monotonic(), lines
+    at, made = site.lines.get(pipeline, (float("-inf"), None))
+    if made is None or monotonic() - at > _LINES_SECONDS:
+        made = asyncio.ensure_future(site.ask(lambda: live_lines(site.settings, names)))  # once, whoever else asks
+        site.lines[pipeline] = monotonic(), made
+    try:
+        lines = await asyncio.shield(made)
+    except Exception:
+        site.lines.pop(pipeline, None)
+        raise
     return site.page(
         request, "live_lines.html", title="Live metric", pipeline=pipeline, lines=lines, chart=_chart(lines)
     )
@@ -96,11 +102,7 @@ def _ms(text: str) -> int:
 
 def _trends(history: Sequence[Sample]) -> list[tuple[str, Markup, float | None, str]]:
     """What the last quarter of an hour was like: name, drawing, newest value, and how that is written."""
-    now = (
-        history[-1]
-        if history
-        else Sample(at_ms=0, events_per_second=None, predictions_per_second=None, lag=None, p99=None)
-    )
+    now = history[-1] if history else _NOTHING
     return [
         ("events a second", sparkline(_events(history), "events a second"), now.events_per_second, "rate"),
         ("events that wait", sparkline([one.lag for one in history], "lag"), now.lag, "number"),

@@ -5,16 +5,17 @@ import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic
+from types import MappingProxyType
 from urllib.parse import quote
 
 from markupsafe import Markup
 
-from headrace.infra.console.asking import is_led, moved, training
+from headrace.infra.console.asking import is_led, moved, said_of, training
 from headrace.infra.console.charts import SERIES, At, Axes, Line, bars, by_epoch
 from headrace.infra.console.site import HTML, SAFE, Route, Site, form
 from headrace.infra.console.view import short
 from headrace.infra.serve.http import Request, Response
-from headrace.infra.serve.refusals import NotFound
+from headrace.infra.serve.refusals import NotFound, RequestRefused
 from headrace.infra.services.ask import MoveRefused
 from headrace.infra.services.book import RunFacts
 from headrace.infra.services.run_list import one_of
@@ -111,13 +112,19 @@ async def _cancel(site: Site, request: Request, pipeline: str, run: str) -> Resp
     found, fields = _facts(site, pipeline, run), await form(request)
     try:
         await moved(site, request, pipeline, "cancel", fields, target=found.run)
-    except MoveRefused as error:
-        return _confirm_cancel(site, request, pipeline, found, problem=error.reason, why=fields["why"])
+    except (MoveRefused, RequestRefused) as error:
+        return _confirm_cancel(site, request, pipeline, found, refused=error, why=fields.get("why", ""))
     return site.notice(_place(pipeline, found.run), "Cancelled.")
 
 
 def _confirm_cancel(
-    site: Site, request: Request, pipeline: str, found: RunFacts, *, problem: str = "", why: str = ""
+    site: Site,
+    request: Request,
+    pipeline: str,
+    found: RunFacts,
+    *,
+    refused: MoveRefused | RequestRefused | None = None,
+    why: str = "",
 ) -> Response:
     return site.page(
         request,
@@ -125,17 +132,23 @@ def _confirm_cancel(
         title="Cancel a run",
         pipeline=pipeline,
         tab="Runs",
-        status=409 if problem else 200,
         run=found,
         key=plain(found.run),
         goes_on=not found.finished_at and not found.source,
-        problem=problem,
         why=why,
         once=site.once.key(),
+        **said_of(refused),
     )
 
 
-async def _ask_retrain(site: Site, request: Request, pipeline: str) -> Response:
+async def _ask_retrain(
+    site: Site,
+    request: Request,
+    pipeline: str,
+    *,
+    refused: RequestRefused | None = None,
+    fields: Mapping[str, str] = MappingProxyType({}),
+) -> Response:
     place = site.place(pipeline)
     with site.catalog.of(pipeline).book() as book:
         paused, busy = book.paused, [one for one in book.runs() if not one.finished_at and not one.source]
@@ -149,12 +162,21 @@ async def _ask_retrain(site: Site, request: Request, pipeline: str) -> Response:
         limits=place.pipeline.run,
         is_paused=paused is not None and paused.paused,
         busy=len(busy),
+        why=fields.get("why", ""),
+        sanity=fields.get("sanity") == "yes",
         once=site.once.key(),
+        **said_of(refused),
     )
 
 
 async def _retrain(site: Site, request: Request, pipeline: str) -> Response:
-    run = await training(site, request, pipeline, await form(request))
+    fields = await form(request)
+    try:
+        run = await training(site, request, pipeline, fields)
+    except NotFound:  # no such pipeline has a form
+        raise
+    except RequestRefused as error:
+        return await _ask_retrain(site, request, pipeline, refused=error, fields=fields)
     deadline = monotonic() + _SEEN_SECONDS
     while monotonic() < deadline:
         with site.catalog.of(pipeline).book() as book:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Literal, get_args
 from urllib.parse import quote
 
-from headrace.infra.console.asking import is_led, moved
+from headrace.infra.console.asking import is_led, moved, said_of
 from headrace.infra.console.site import Route, Site, form, here
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound, RequestRefused
@@ -81,14 +81,20 @@ async def _do(site: Site, request: Request, pipeline: str, switch: str) -> Respo
     asking, fields = _switch(switch), await form(request)
     try:
         await moved(site, request, pipeline, asking, fields)
-    except MoveRefused as error:
-        return _confirm(site, request, pipeline, asking, problem=error.reason, why=fields["why"])
+    except (MoveRefused, RequestRefused) as error:
+        return _confirm(site, request, pipeline, asking, refused=error, why=fields.get("why", ""))
     said = {"pause": "Paused: no trigger makes a run.", "resume": "Resumed: triggers make runs again."}
     return site.notice(f"/console/p/{quote(pipeline)}/runs", said[asking])
 
 
 def _confirm(
-    site: Site, request: Request, pipeline: str, switch: _Switch, *, problem: str = "", why: str = ""
+    site: Site,
+    request: Request,
+    pipeline: str,
+    switch: _Switch,
+    *,
+    refused: MoveRefused | RequestRefused | None = None,
+    why: str = "",
 ) -> Response:
     place = site.place(pipeline)
     with site.catalog.of(pipeline).book() as book:
@@ -99,14 +105,13 @@ def _confirm(
         title=f"{switch.capitalize()} the schedule",
         pipeline=pipeline,
         tab="Runs",
-        status=409 if problem else 200,
         switch=switch,
         is_paused=paused is not None and paused.paused,
         triggers=[*map(repr, place.pipeline.retrain)],
         scores=[one.name for one in place.pipeline.score],
-        problem=problem,
         why=why,
         once=site.once.key(),
+        **said_of(refused),
     )
 
 

@@ -1,8 +1,13 @@
 """an API key → a session of this browser's, and an end to it."""
 
+import re
+
 from headrace.infra.console.site import Route, Site, form, redirect
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import RequestRefused
+
+_IN_A_HEADER = re.compile(r"[!-\[\]-~]{1,4000}")  # printable ASCII, and no backslash: browsers take it for a slash
+_TOKEN = 200  # characters; a key has fewer
 
 
 async def _ask(site: Site, request: Request) -> Response:
@@ -11,7 +16,7 @@ async def _ask(site: Site, request: Request) -> Response:
 
 async def _begin(site: Site, request: Request) -> Response:
     fields = await form(request)
-    token, further = fields.get("key", "").strip(), _ours(fields.get("next", ""))
+    token, further = fields.get("key", "").strip()[:_TOKEN], _ours(fields.get("next", ""))
     try:
         site.access.who("read", lambda: f"Bearer {token}")
     except RequestRefused:
@@ -29,8 +34,10 @@ async def _end(site: Site, request: Request) -> Response:
 
 
 def _ours(place: str) -> str:
-    """A path of the console's, whoever wrote the link."""
-    return place if place.startswith("/console/") and "\\" not in place and "//" not in place else "/console/pipelines"
+    """A page of the console's, whoever wrote the link: it becomes a header."""
+    path = place.partition("?")[0]
+    is_ours = path.startswith("/console/") and "//" not in path
+    return place if is_ours and _IN_A_HEADER.fullmatch(place) else "/console/pipelines"
 
 
 ROUTES = [

@@ -54,7 +54,7 @@ async def _list(site: Site, request: Request, pipeline: str) -> Response:
         alias=alias,
         standing=standing,
         ready=site.catalog.ready.is_set(),
-        failure=site.catalog.failure,
+        failure=site.catalog.failure or followed.failure,
         page=page,
         pages=pages,
         newer=here(request, page=str(page - 1) if page > 2 else "") if page > 1 else "",
