@@ -33,7 +33,7 @@ plan: $(VENV)/.stamp-demo
 		--schedule never --schedule declared --schedule "0 3 * * *" --schedule drift --schedule labels:20000 $(ARGS)
 
 test: $(VENV)/.stamp-dev
-	@exec $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/.stamp-bench
 	@exec $(BIN)/headrace dev bench --install-peers $(ARGS)

@@ -26,9 +26,12 @@ hypothesis_settings.load_profile("any machine")
 _DATABASES = itertools.cycle(range(1, 64))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick ones first, so that a mistake shows in seconds."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Quick ones first, so that a mistake shows in seconds; on several processes the long ones, so that none is left to
+    run alone at the end."""
     order = {"unit": 0, "integration": 1, "system": 2}
+    if hasattr(config, "workerinput"):
+        order = {kind: -place for kind, place in order.items()}
     items.sort(key=lambda item: order.get(item.path.relative_to(item.config.rootpath).parts[1], 3))
 
 
