@@ -40,6 +40,7 @@ def page_of(browser: Browser, base: str, *, viewport: dict[str, int] = WIDE, dar
     context = browser.new_context(
         base_url=base, viewport=viewport, color_scheme="dark" if dark else "light", reduced_motion="reduce"
     )
+    context.set_default_timeout(DEADLINE * 1000)
     page, wrong = context.new_page(), []
     page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
     page.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)

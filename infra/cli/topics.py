@@ -115,10 +115,10 @@ def _subscribe(app: typer.Typer) -> None:
         settings, names = named(file)
         topics = [names.topics.predictions]
         reader = from_end(settings, topics) if begin is From.end else TopicReader(settings, topics)
-        say(f"reading {topics[0]}; Ctrl-C ends it")
         left = count
         try:
             with stop_signals() as stopping:
+                say(f"reading {topics[0]}; Ctrl-C ends it")
                 while not stopping.is_set() and left != 0:
                     for message in reader.poll(_POLL_SECONDS)[:left]:
                         typer.echo(_line(message.value() or b"", output))

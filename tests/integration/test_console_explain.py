@@ -205,9 +205,10 @@ def test_what_was_asked_for_on_demand_is_explained_without_an_event(settings, br
     facts = Facts()
     with server_of(settings, DELAY, facts=facts, log_served=True) as (server, client):
         assert client.post("/v1/pipelines/delay/predict", [asked])[0] == 200
-        wait_for("its served row", lambda: read_all(settings, Names(settings.prefix, DELAY).topics.served))
+        served = Names(settings.prefix, DELAY).topics.served
+        (message,) = wait_for("its served row", lambda: read_all(settings, served))
         with page_of(browser, f"http://127.0.0.1:{server.port}") as page:
-            for wanted in ("asked", "delay.served/0/0/0"):
+            for wanted in ("asked", f"delay.served/{message.partition()}/{message.offset()}/0"):
                 said = explained(page, wanted).inner_text()
                 assert "asked for on demand: it is on no topic" in said
                 assert "It was answered to who asked for it" in said
