@@ -1,8 +1,10 @@
 """A dataset that is joined by buckets on disk is the one that is joined in memory, to the last count and bit."""
 
+import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +136,7 @@ def test_buckets_on_disk_and_the_join_in_memory_agree_on_rows_counts_and_hash(
             assert stored.lacking == expected.lacking
             assert stored.table.equals(expected.table)
             assert dataset_sha256(stored) == dataset_sha256(expected)
-            assert sorted(path.name for path in scratch.iterdir()) == ["lock", "ready.arrow"]
+            assert sorted(path.name for path in scratch.iterdir()) == ["ready.arrow"]
 
 
 # ── in memory where there is room ─────────────────────────────────────────────────────────────────────────────────────
@@ -225,21 +227,42 @@ def test_blocks_have_the_rows_in_order_and_only_the_last_is_shorter():
     assert pa.concat_tables(found)["n"].to_pylist() == list(range(21))
 
 
-def test_what_a_killed_training_left_behind_is_gone_with_the_next_and_what_is_in_use_stays(tmp_path):
+@pytest.mark.parametrize(
+    "then",
+    ["os.kill(os.getpid(), signal.SIGKILL)", "pass"],
+    ids=["in use", "half removed"],
+)
+def test_what_a_killed_training_left_behind_is_gone_with_the_next_and_what_is_in_use_stays(tmp_path, then):
     script = f"""
-import os, signal
+import os, shutil, signal
 from pathlib import Path
 from headrace.trainer.scratch import scratch_folder
+shutil.rmtree = lambda folder, **_: ((folder / "rows-1").unlink(), os.kill(os.getpid(), signal.SIGKILL))
 with scratch_folder(Path({str(tmp_path)!r})) as made:
     (made / "rows-0").write_bytes(b"much")
-    os.kill(os.getpid(), signal.SIGKILL)
+    (made / "rows-1").write_bytes(b"more")
+    {then}
 """
-    subprocess.run([sys.executable, "-c", script], check=False)
+    ended = subprocess.run([sys.executable, "-c", script], check=False)
+    assert ended.returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
-    assert sorted(path.name for path in left.iterdir()) == ["lock", "rows-0"]
+    assert (left / "rows-0").exists()
     with scratch_folder(tmp_path) as one:
         assert not left.exists()
         with scratch_folder(tmp_path) as other:
             assert one.exists()
         assert list(tmp_path.iterdir()) == [one]
         assert other != one
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_begin_at_once_are_nobodys_leftovers(tmp_path):
+    def work(_):
+        for _turn in range(100):
+            with scratch_folder(tmp_path) as made:
+                (made / "rows").write_bytes(b"mine")
+                assert (made / "rows").read_bytes() == b"mine"
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert list(tmp_path.iterdir()) == []
