@@ -7,7 +7,6 @@ told to, and says how it ended. Lines of JSON go to a file in the run's folder. 
 """
 
 import contextlib
-import ctypes
 import errno
 import gc
 import importlib
@@ -26,13 +25,14 @@ from typing import Any, Literal, Never
 import msgspec
 
 from headrace.trainer.eta import Eta
+from headrace.trainer.lifeline import die_with
 from headrace.trainer.messages import Failed, Job, Message, Progressed, Succeeded
+from headrace.trainer.priority import give_way
 from headrace.trainer.run_folder import LOG, MESSAGES, STOP
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _MAX_REQUEST = 1 << 20  # bytes
 _LOOK_SECONDS = 0.25  # between two looks whether the run is to stop
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 _FAILED, _NOT_SAID = 70, 74  # sysexits.h: EX_SOFTWARE, EX_IOERR
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 OF_THE_MACHINE = frozenset(
@@ -108,7 +108,7 @@ def _work(job: Job, said: int, supervisor: int) -> Never:
     code = _FAILED
     try:
         os.setpgid(0, 0)
-        _die_with(supervisor)
+        die_with(supervisor)
         _limit(job)
         _say(said, _train(job, said))
         code = 0
@@ -156,16 +156,8 @@ def _of_the_machine(error: BaseException | None) -> OSError | None:
     return None
 
 
-def _die_with(supervisor: int) -> None:
-    """Linux: whoever kills the supervisor kills the worker too. Elsewhere it trains on, unseen, to its end."""
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:
-        os._exit(_FAILED)
-
-
 def _limit(job: Job) -> None:
-    os.nice(job.niceness)
+    give_way(job.niceness)
     if hasattr(os, "sched_setaffinity"):  # a share of the machine that no library's threads exceed
         there = sorted(os.sched_getaffinity(0))
         first = os.getpid() % len(there)  # runs that go on side by side do not share the same ones

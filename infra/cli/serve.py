@@ -57,7 +57,11 @@ def register(app: typer.Typer) -> None:
         ] = 1.0,
     ) -> None:
         """Predicts on demand: the Open Inference Protocol v2 by REST and gRPC, and events as they are on the topic."""
-        from headrace.infra.local.servers import located  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.processes.own_session import in_own_session  # noqa: PLC0415  only for this command
+
+        if nice:
+            in_own_session()
+        from headrace.infra.local.servers import located  # noqa: PLC0415  heavy
         from headrace.infra.observe import log_to  # noqa: PLC0415
         from headrace.infra.pipeline_file import read_pipelines  # noqa: PLC0415
         from headrace.infra.processes.serve import Options, run_serve  # noqa: PLC0415

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
@@ -56,6 +55,7 @@ from headrace.models.errors import BadInput, HeadraceError, PortTaken, ServerMis
 from headrace.models.facts import Observer
 from headrace.models.pipeline import Pipeline
 from headrace.streams.swap import Follower
+from headrace.trainer.priority import give_way
 
 _BACKLOG = 2_048  # connections that wait to be accepted
 _KEEP_ALIVE_SECONDS = 75
@@ -332,7 +332,7 @@ def run_serve(settings: Settings, origins: Sequence[Origin], options: Options, *
         await server.run()
 
     names = [pipeline.name for pipeline in pipelines]
-    os.nice(options.nice)
+    give_way(options.nice)
     sys.setswitchinterval(_SWITCH_SECONDS)
     with ExitStack() as stack:
         port = stack.enter_context(serving(metrics, metrics_port))

@@ -5,17 +5,15 @@ of which measures all of it one after the other in another order, and the median
 server that is full answers, or refuses, as fast as it can: no generator on the same two cores can send ten times that.
 What can be had is ten times the connections, each of which asks again at once.
 
-Broker, worker, servers and both generators share the cores. `ROW` is `headrace serve` as it comes, `NICE` with the
-lowest priority, `IDLE` in the scheduling class that runs when nobody else wants to. The requests' generator is always
-in that class: it stands for clients on machines of their own.
+Broker, worker, servers and both generators share the cores. `ROW` is `headrace serve` as it comes, `NICE` one that
+gives way as much as it can. The requests' generator does so, too: it stands for clients on machines of their own.
 """
 
-import shutil
 import signal
 import subprocess
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import comb
 from threading import Event
 from typing import Any, Final
@@ -26,13 +24,14 @@ from headrace.infra.bench.report import Row, rounded
 from headrace.infra.bench.serve import load
 from headrace.infra.bench.serve.headrace_serve import beside
 from headrace.infra.bench.serve.load import Answered, Generators
-from headrace.infra.bench.serve.servers import Launched, Questions, Running, Server, answering
+from headrace.infra.bench.serve.servers import Questions, Running, answering
 from headrace.infra.bench.serving import Loaded, Serving, serving
 from headrace.infra.bench.session import Session
+from headrace.trainer.priority import let_session_give_way
 
-ROW, NICE, IDLE = "serve_stream_p99", "serve_stream_p99_nice", "serve_stream_p99_idle"
-TARGETS: Final = {ROW: 1.1, NICE: 1.1, IDLE: 1.1}
-_LAST: Final = ("chrt", "--idle", "0") if shutil.which("chrt") else ("nice", "-n", "19")
+ROW, NICE = "serve_stream_p99", "serve_stream_p99_nice"
+TARGETS: Final = {ROW: 1.1, NICE: 1.1}
+_LEAST: Final = 19  # nice(1): the least of a core that one can ask for
 _FULL: Final = 64  # connections: more of them are answered no faster
 _TIMES: Final = 10
 _RATE: Final = 2_000.0  # events a second
@@ -42,36 +41,19 @@ _TURNS: Final = 4  # in a round
 _COVERED: Final = 0.95
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Way:
-    """How a server is started."""
-
-    options: Sequence[str] = ()
-    before: Sequence[str] = ()  # the command
-
-
-_WAYS: Final = {ROW: _Way(), NICE: _Way(options=("--nice", "19")), IDLE: _Way(options=("--nice", "0"), before=_LAST)}
+_OPTIONS: Final[dict[str, Sequence[str]]] = {ROW: (), NICE: ("--nice", "19")}
 
 
 def stream_beside(session: Session, generators: Generators, *, rounds: int, names: Collection[str]) -> list[Row]:
-    ways = {name: way for name, way in _WAYS.items() if name in names}
+    ways = {name: options for name, options in _OPTIONS.items() if name in names}
     with serving(session, Headrace()) as served, ExitStack() as stack:
         served.load(_RATE, _SECONDS)  # warms worker and broker
         servers = {}
-        for name, way in ways.items():
-            server, place = _started(beside(served.started), way), session.settings.home / name
-            asked = answering(server, way.options, place, Questions(session.graph))
+        for name, options in ways.items():
+            asked = answering(beside(served.started), options, session.settings.home / name, Questions(session.graph))
             servers[name] = stack.enter_context(asked)
         turns = [_turn(session, generators, served, servers, number) for number in range(rounds * _TURNS)]
     return [_row(name, turns) for name in ways]
-
-
-def _started(server: Server, way: _Way) -> Server:
-    def launched(*given: Any) -> Launched:
-        found = server.launched(*given)
-        return replace(found, command=[*way.before, *found.command])
-
-    return replace(server, launched=launched)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +121,13 @@ def _overloaded(generators: Generators, running: Running) -> Iterator[list[Answe
     """Requests without end; what was answered is in the list when the block is over."""
     command = load.full_speed(generators, running.url, running.bodies, connections=_TIMES * _FULL)
     answered = list[Answered]()
-    process = subprocess.Popen([*_LAST, *command], cwd=running.bodies.parent, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        ["nice", "-n", str(_LEAST), *command],
+        cwd=running.bodies.parent,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    let_session_give_way(process.pid, _LEAST)
     try:
         Event().wait(_RISE_SECONDS)
         yield answered
