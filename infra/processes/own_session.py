@@ -45,6 +45,7 @@ def in_own_session() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, held)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        with suppress(OSError):  # SIGKILL has no handler
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(us, -status)
     os._exit(status)

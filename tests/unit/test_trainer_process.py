@@ -97,6 +97,8 @@ def says_who():
 
 
 def share():
+    group = pathlib.Path("/proc/self/autogroup")
+    print(f"session nice {group.read_text().split()[-1] if group.exists() else os.nice(0)}", flush=True)
     print(f"nice {os.nice(0)}, cpus {len(os.sched_getaffinity(0))}", flush=True)
     raise RuntimeError("share")
 
@@ -445,7 +447,9 @@ def test_a_run_has_its_share_of_the_machine(trainer, request_for, tmp_path):
     limits = RunLimits(cpus=1, nice=11)
     with pytest.raises(RunFailed, match=r"learner_raised: RuntimeError.*share"):
         trainer.start(request_for("share"), limits).wait()
-    assert "nice 11, cpus 1" in (tmp_path / "out" / "run.log").read_text()
+    said = (tmp_path / "out" / "run.log").read_text()
+    assert "session nice 11\n" in said, "what it takes from other sessions' processes"
+    assert "\nnice 11, cpus 1\n" in said
 
 
 def test_an_attempt_keeps_the_logs_of_those_before(trainer, request_for, tmp_path):
