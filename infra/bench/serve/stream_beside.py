@@ -35,7 +35,8 @@ _LEAST: Final = 19  # nice(1): the least of a core that one can ask for
 _FULL: Final = 64  # connections: more of them are answered no faster
 _TIMES: Final = 10
 _RATE: Final = 2_000.0  # events a second
-_SECONDS: Final = 4.0
+_SECONDS: Final = 6.0
+_WARM_SECONDS: Final = 30.0  # a broker is some 20 s old before its compiler has done most of its work
 _RISE_SECONDS: Final = 1.0
 _TURNS: Final = 4  # in a round
 _COVERED: Final = 0.95
@@ -47,7 +48,7 @@ _OPTIONS: Final[dict[str, Sequence[str]]] = {ROW: (), NICE: ("--nice", "19")}
 def stream_beside(session: Session, generators: Generators, *, rounds: int, names: Collection[str]) -> list[Row]:
     ways = {name: options for name, options in _OPTIONS.items() if name in names}
     with serving(session, Headrace()) as served, ExitStack() as stack:
-        served.load(_RATE, _SECONDS)  # warms worker and broker
+        served.load(_RATE, _WARM_SECONDS)
         servers = {}
         for name, options in ways.items():
             asked = answering(beside(served.started), options, session.settings.home / name, Questions(session.graph))
