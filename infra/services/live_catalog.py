@@ -14,10 +14,10 @@ from headrace.infra.artifacts import Artifacts
 from headrace.infra.history import decoded
 from headrace.infra.kafka import admin
 from headrace.infra.names import REGISTRY, RUNS, Names
-from headrace.infra.services.book import Book
-from headrace.infra.services.catalog import Manifests
 from headrace.infra.services.letters import place_of
-from headrace.infra.services.timeline import Served, folded
+from headrace.infra.services.versions.book import Book
+from headrace.infra.services.versions.catalog import Manifests
+from headrace.infra.services.versions.timeline import Served, folded
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition, TopicReader
 from headrace.models.errors import BrokerUnavailable

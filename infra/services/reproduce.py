@@ -19,7 +19,7 @@ from headrace.infra.artifacts import Artifacts
 from headrace.infra.dataset_files import DatasetFiles
 from headrace.infra.names import Names
 from headrace.infra.pipeline_file import read_pipelines
-from headrace.infra.services.catalog import version
+from headrace.infra.services.versions.catalog import version
 from headrace.infra.settings import Settings
 from headrace.infra.sources import archived, contents, unpacked
 from headrace.infra.training import Origin, baseline_of

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from headrace.infra.names import Names
 from headrace.infra.served_log import since as batches_since
-from headrace.infra.services.catalog import known_versions
-from headrace.infra.services.resolve import resolve
 from headrace.infra.services.scoring import Scoring, Version
+from headrace.infra.services.versions.catalog import known_versions
+from headrace.infra.services.versions.resolve import resolve
 from headrace.infra.settings import Settings
 from headrace.models.errors import BadInput
 from headrace.models.pipeline import PROBABILITIES

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
-from headrace.infra.services.book import Book, RunFacts
+from headrace.infra.services.versions.book import Book, RunFacts
 from headrace.infra.training import plain
 from headrace.models.errors import BadInput
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.infra.names import Names
-from headrace.infra.services.book import RunFacts
+from headrace.infra.services.versions.book import RunFacts
 from headrace.infra.settings import Settings
 from headrace.infra.training import run_folder
 from headrace.models.errors import BadInput

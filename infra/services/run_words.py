@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from headrace.infra.services.book import RunFacts
+from headrace.infra.services.versions.book import RunFacts
 from headrace.models.metrics import HIGHER_IS_BETTER, METRICS
 from headrace.trainer.eta import COUNTS, ETA
 

@@ -11,11 +11,11 @@ import msgspec
 
 from headrace.infra.names import Names
 from headrace.infra.services.alerts import Alert, Condition, alerts
-from headrace.infra.services.book import Book, RunFacts
 from headrace.infra.services.live_catalog import LiveCatalog
 from headrace.infra.services.newest_rows import NewestRows, newest_rows
 from headrace.infra.services.positions import Looker, Positions
 from headrace.infra.services.recent import RATE_SECONDS, Recent, StageTime, VersionNow, within
+from headrace.infra.services.versions.book import Book, RunFacts
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso, to_ms
 from headrace.models.errors import BrokerUnavailable, RegistryRefused

@@ -7,8 +7,8 @@ import msgspec
 
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.names import REGISTRY, RUNS, Names
-from headrace.infra.services.book import Book, RunFacts, VersionFacts, state_of
-from headrace.infra.services.resolve import resolve
+from headrace.infra.services.versions.book import Book, RunFacts, VersionFacts, state_of
+from headrace.infra.services.versions.resolve import resolve
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader
 from headrace.models import manifest as manifests

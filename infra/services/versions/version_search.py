@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from headrace.infra.services.book import VersionFacts
+from headrace.infra.services.versions.book import VersionFacts
 
 Kind = Literal["", "promoted", "unpromoted", "archived"]
 

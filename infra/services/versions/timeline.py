@@ -7,7 +7,7 @@ import msgspec
 
 from headrace.infra.history import switches
 from headrace.infra.names import Names
-from headrace.infra.services.catalog import known_versions
+from headrace.infra.services.versions.catalog import known_versions
 from headrace.infra.settings import Settings
 from headrace.models.durations import to_ms
 from headrace.models.errors import BadInput

@@ -7,9 +7,9 @@ from typing import Protocol
 
 import msgspec
 
-from headrace.infra.services.catalog import Manifests
-from headrace.infra.services.event_times import Place
-from headrace.infra.services.timeline import Served
+from headrace.infra.services.versions.catalog import Manifests
+from headrace.infra.services.versions.event_times import Place
+from headrace.infra.services.versions.timeline import Served
 from headrace.models.durations import to_ms
 from headrace.models.errors import RegistryRefused
 from headrace.models.records import Promoted

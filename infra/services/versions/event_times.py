@@ -10,7 +10,7 @@ import msgspec
 from headrace.infra.names import Names
 from headrace.infra.seek import Seeker
 from headrace.infra.served_log import event_time_from, newest_event_time
-from headrace.infra.services.timeline import Served
+from headrace.infra.services.versions.timeline import Served
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso
 
