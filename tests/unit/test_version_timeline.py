@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.infra.console.timeline_chart import Lane, timeline
-from headrace.infra.services.run_words import beside
+from headrace.infra.services.runs.run_words import beside
 from headrace.infra.services.versions.book import VersionFacts
 from headrace.infra.services.versions.spells import spells, window
 from headrace.infra.services.versions.timeline import Served

@@ -7,7 +7,7 @@ from headrace.infra.names import Names
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound
 from headrace.infra.services.moves import refusal
-from headrace.infra.services.run_words import Compared, beside
+from headrace.infra.services.runs.run_words import Compared, beside
 from headrace.infra.services.versions.book import Book, Standing
 from headrace.infra.services.versions.catalog import detail
 from headrace.infra.services.versions.event_times import begins

@@ -9,7 +9,7 @@ from headrace.infra.console.site import Route, Site, here
 from headrace.infra.console.timeline_chart import Lane, drawable, timeline
 from headrace.infra.names import Names
 from headrace.infra.serve.http import Request, Response
-from headrace.infra.services.run_words import beside
+from headrace.infra.services.runs.run_words import beside
 from headrace.infra.services.versions.book import Standing, VersionFacts
 from headrace.infra.services.versions.event_times import begins, ends
 from headrace.infra.services.versions.spells import Spell, Window, spells, trained_through, window
