@@ -161,7 +161,7 @@ def ask_and_show(
 ) -> None:
     """Asks the leader of the one pipeline in the file, and shows its reply."""
     from headrace.infra.names import Names  # noqa: PLC0415  heavy: only for these commands
-    from headrace.infra.services.moves import activation, ask  # noqa: PLC0415
+    from headrace.infra.services.changes.moves import activation, ask  # noqa: PLC0415
     from headrace.infra.services.versions.catalog import known_versions  # noqa: PLC0415
     from headrace.infra.services.versions.resolve import resolve  # noqa: PLC0415
     from headrace.infra.training import Origin  # noqa: PLC0415

@@ -5,8 +5,8 @@ from typing import Any
 from headrace.infra.console.site import Site
 from headrace.infra.serve.http import Request
 from headrace.infra.serve.refusals import RequestRefused, Unavailable
-from headrace.infra.services import moves
-from headrace.infra.services.ask import MoveRefused, leads_anyone, requested
+from headrace.infra.services.changes import moves
+from headrace.infra.services.changes.ask import MoveRefused, leads_anyone, requested
 from headrace.models.records import Asking, Replied
 from headrace.streams.codec import clock_ms
 

@@ -16,7 +16,7 @@ from kit import read_all, wait_for
 
 from headrace import Binary, Number, Pipeline, Topic
 from headrace.infra.names import Names
-from headrace.infra.services.ask import leads_anyone
+from headrace.infra.services.changes.ask import leads_anyone
 from headrace.infra.services.scaffold import init
 from headrace.infra.settings import Settings
 

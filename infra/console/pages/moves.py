@@ -9,8 +9,8 @@ from headrace.infra.console.pages.version import number_of
 from headrace.infra.console.site import Route, Site, form
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound, RequestRefused
-from headrace.infra.services.ask import MoveRefused
-from headrace.infra.services.moves import refusal
+from headrace.infra.services.changes.ask import MoveRefused
+from headrace.infra.services.changes.moves import refusal
 from headrace.infra.services.versions.book import Standing, VersionFacts
 from headrace.models.aliases import CHALLENGER
 from headrace.models.records import Asking

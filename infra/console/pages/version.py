@@ -6,7 +6,7 @@ from headrace.infra.console.site import Route, Site
 from headrace.infra.names import Names
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound
-from headrace.infra.services.moves import refusal
+from headrace.infra.services.changes.moves import refusal
 from headrace.infra.services.runs.run_words import Compared, beside
 from headrace.infra.services.versions.book import Book, Standing
 from headrace.infra.services.versions.catalog import detail

@@ -11,7 +11,7 @@ from headrace.infra.artifacts import Artifacts, put
 from headrace.infra.mlflow_model import Found, read_model, write_model
 from headrace.infra.mlflow_registry import Registered, register_model
 from headrace.infra.names import Names
-from headrace.infra.services.moves import ask
+from headrace.infra.services.changes.moves import ask
 from headrace.infra.services.versions.catalog import version
 from headrace.infra.settings import Settings
 from headrace.infra.training import Origin

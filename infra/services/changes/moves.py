@@ -4,7 +4,7 @@ from time import time_ns
 from typing import Any
 
 from headrace.infra.names import Names
-from headrace.infra.services.ask import moved
+from headrace.infra.services.changes.ask import moved
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import ends_of
 from headrace.infra.topics import topic_id
