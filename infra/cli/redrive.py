@@ -10,7 +10,7 @@ from headrace.infra.cli.places import named
 
 if TYPE_CHECKING:
     from headrace.infra.names import Names
-    from headrace.infra.services.redrive import Redriven
+    from headrace.infra.services.dead_letters.redrive import Redriven
     from headrace.infra.settings import Settings
 
 
@@ -28,8 +28,8 @@ def register(dead: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Puts records back on the topics that they came from, as they were, each once."""
-        from headrace.infra.services.redrive import redrive as by_name  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.redrive import redrive_all  # noqa: PLC0415
+        from headrace.infra.services.dead_letters.redrive import redrive as by_name  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.dead_letters.redrive import redrive_all  # noqa: PLC0415
         from headrace.infra.training import Origin  # noqa: PLC0415
         from headrace.models.errors import BadInput  # noqa: PLC0415
 
@@ -58,7 +58,7 @@ def register(dead: typer.Typer) -> None:
 
 
 def _open(settings: "Settings", names: "Names", reason: str) -> int:
-    from headrace.infra.services.letters import by_reason, letters  # noqa: PLC0415  heavy, as above
+    from headrace.infra.services.dead_letters.letters import by_reason, letters  # noqa: PLC0415  heavy, as above
 
     return sum(one.open for one in by_reason(letters(settings, names)) if reason in ("", one.reason))
 

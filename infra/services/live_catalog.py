@@ -14,7 +14,7 @@ from headrace.infra.artifacts import Artifacts
 from headrace.infra.history import decoded
 from headrace.infra.kafka import admin
 from headrace.infra.names import REGISTRY, RUNS, Names
-from headrace.infra.services.letters import place_of
+from headrace.infra.services.dead_letters.letters import place_of
 from headrace.infra.services.versions.book import Book
 from headrace.infra.services.versions.catalog import Manifests
 from headrace.infra.services.versions.timeline import Served, folded

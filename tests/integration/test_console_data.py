@@ -19,7 +19,7 @@ from test_swap import Publisher, predicted
 
 from headrace.infra.api_keys import ApiKeys
 from headrace.infra.names import Names
-from headrace.infra.services.letters import letters
+from headrace.infra.services.dead_letters.letters import letters
 from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
 from headrace.models.drift import reference_of

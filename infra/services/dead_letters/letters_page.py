@@ -9,7 +9,7 @@ import msgspec
 from headrace.infra.names import Names
 from headrace.infra.row_format import readable
 from headrace.infra.seek import Seeker, is_place
-from headrace.infra.services.letters import Letter, Mark, letter_of, mark_of, marked
+from headrace.infra.services.dead_letters.letters import Letter, Mark, letter_of, mark_of, marked
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import ends_of
 from headrace.models.errors import BadInput

@@ -11,8 +11,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from headrace.infra.kafka import transactional_config
 from headrace.infra.names import Names
-from headrace.infra.services.letters import Letter, place_of
-from headrace.infra.services.redrive_limits import Limits, redriven_headers, topics_read
+from headrace.infra.services.dead_letters.letters import Letter, place_of
+from headrace.infra.services.dead_letters.redrive_limits import Limits, redriven_headers, topics_read
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import partitions_of
 from headrace.models.errors import BadInput, BrokerUnavailable, HeadraceError

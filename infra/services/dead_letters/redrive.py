@@ -16,10 +16,10 @@ from confluent_kafka import Consumer
 from headrace.infra.kafka import consumer_config, end_offsets
 from headrace.infra.names import Names
 from headrace.infra.seek import Seeker
-from headrace.infra.services.letters import Letter, letter_of
-from headrace.infra.services.redrive_book import ALREADY, TWIN, Book, Place
-from headrace.infra.services.redrive_limits import topics_read
-from headrace.infra.services.redrive_writer import Going, RedriveWriter
+from headrace.infra.services.dead_letters.letters import Letter, letter_of
+from headrace.infra.services.dead_letters.redrive_book import ALREADY, TWIN, Book, Place
+from headrace.infra.services.dead_letters.redrive_limits import topics_read
+from headrace.infra.services.dead_letters.redrive_writer import Going, RedriveWriter
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader
 from headrace.models.errors import BadInput, BrokerUnavailable

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from headrace.infra.services.letters import Letter, Mark, letter_of, mark_of
+from headrace.infra.services.dead_letters.letters import Letter, Mark, letter_of, mark_of
 from headrace.models.errors import BadInput
 
 ALREADY = "it was redriven already"

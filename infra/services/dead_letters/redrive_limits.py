@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from headrace.infra.names import Names
-from headrace.infra.services.letters import Letter
+from headrace.infra.services.dead_letters.letters import Letter
 from headrace.infra.settings import Settings
 from headrace.infra.topics import config_of
 from headrace.models.records import REDRIVEN_HEADER
