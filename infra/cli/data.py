@@ -85,9 +85,9 @@ def _replay(data: typer.Typer) -> None:
 
         Workers and their group are not touched. Rows that lack a column which the version needs are counted by it.
         """
-        from headrace.infra.services.rescore import rescore  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.rescore_file import FileTarget  # noqa: PLC0415
-        from headrace.infra.services.rescore_topic import TopicTarget  # noqa: PLC0415
+        from headrace.infra.services.scores.rescore import rescore  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.scores.rescore_file import FileTarget  # noqa: PLC0415
+        from headrace.infra.services.scores.rescore_topic import TopicTarget  # noqa: PLC0415
         from headrace.models.errors import BadInput  # noqa: PLC0415
 
         if (to_file is None) == (to_topic is None):

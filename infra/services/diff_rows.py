@@ -17,7 +17,7 @@ from headrace.infra.bulk_reader import runs_until_end
 from headrace.infra.names import Names
 from headrace.infra.served_log import Batch, newest_first, offsets_since
 from headrace.infra.served_log import since as batches_since
-from headrace.infra.services.scoring import Version
+from headrace.infra.services.scores.scoring import Version
 from headrace.infra.settings import Settings
 from headrace.models.draw import hashes, sources_of
 from headrace.models.scores import finite

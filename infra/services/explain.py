@@ -18,8 +18,8 @@ from headrace.infra.row_format import readable
 from headrace.infra.seek import Seeker
 from headrace.infra.served_log import Batch, newest_first, predicted_with, served_with, source_of
 from headrace.infra.services.dead_letters.letters import Letter, letters
-from headrace.infra.services.rerun import Rerun, impossible, run_again
-from headrace.infra.services.scoring import Scoring
+from headrace.infra.services.scores.rerun import Rerun, impossible, run_again
+from headrace.infra.services.scores.scoring import Scoring
 from headrace.infra.services.versions.catalog import known_versions
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import partitions_of

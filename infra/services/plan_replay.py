@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.infra.services.plan_trainings import Made, Trainings
-from headrace.infra.services.scoring import Version
+from headrace.infra.services.scores.scoring import Version
 from headrace.infra.training import baseline_of
 from headrace.models.durations import iso
 from headrace.models.errors import RunFailed

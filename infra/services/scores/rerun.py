@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pyarrow as pa
 
 from headrace.infra.served_log import Batch
-from headrace.infra.services.scoring import Version
+from headrace.infra.services.scores.scoring import Version
 from headrace.models.errors import RegistryRefused
 from headrace.streams.served import scores_of
 

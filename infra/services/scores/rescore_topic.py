@@ -9,7 +9,7 @@ from confluent_kafka.admin import NewTopic
 
 from headrace.infra.kafka import admin, producer_config
 from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS, Names
-from headrace.infra.services.rescore import RESCORED
+from headrace.infra.services.scores.rescore import RESCORED
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, BrokerUnavailable

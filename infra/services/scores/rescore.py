@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headrace.infra.names import Names
 from headrace.infra.served_log import since as batches_since
-from headrace.infra.services.scoring import Scoring, Version
+from headrace.infra.services.scores.scoring import Scoring, Version
 from headrace.infra.services.versions.catalog import known_versions
 from headrace.infra.services.versions.resolve import resolve
 from headrace.infra.settings import Settings

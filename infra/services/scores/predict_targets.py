@@ -17,8 +17,8 @@ from confluent_kafka import Producer
 from headrace.infra.files import located
 from headrace.infra.kafka import producer_config
 from headrace.infra.names import Names
-from headrace.infra.services.predict import RowPrediction, RowRejected
-from headrace.infra.services.rescore_topic import own_topic
+from headrace.infra.services.scores.predict import RowPrediction, RowRejected
+from headrace.infra.services.scores.rescore_topic import own_topic
 from headrace.infra.settings import Settings
 from headrace.models.durations import to_ms
 from headrace.models.errors import BadInput

@@ -6,7 +6,7 @@ from copy import copy
 from headrace.infra.feature_store import RedisFeatureStore
 from headrace.infra.names import Names
 from headrace.infra.replay import feature_store
-from headrace.infra.services.scoring import Scoring
+from headrace.infra.services.scores.scoring import Scoring
 from headrace.infra.settings import Settings
 from headrace.models.errors import ServerMissing
 from headrace.models.features import Topic

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.infra.names import Names
-from headrace.infra.services.row_model import row_model, row_store
+from headrace.infra.services.scores.row_model import row_model, row_store
 from headrace.infra.services.versions.catalog import known_versions
 from headrace.infra.services.versions.resolve import resolve
 from headrace.infra.settings import Settings
