@@ -81,7 +81,7 @@ _Rows = tuple[list[bytes], list[bytes] | None, dict[str, list[bytes]]]
 def _from_files(pipeline: "Pipeline", events: str, labels: str | None, side: list[str]) -> _Rows:
     from headrace.infra.row_format import writer  # noqa: PLC0415
     from headrace.infra.rows import read_rows  # noqa: PLC0415
-    from headrace.infra.services.backfill import check_side, side_files  # noqa: PLC0415  heavy: only for this command
+    from headrace.infra.services.data.backfill import check_side, side_files  # noqa: PLC0415  heavy: only for this command
 
     places = side_files(side)
     check_side(pipeline, places)
@@ -98,7 +98,7 @@ def _from_files(pipeline: "Pipeline", events: str, labels: str | None, side: lis
 
 def _from_topics(pipeline: "Pipeline", count: int) -> _Rows:
     from headrace.infra.names import Names  # noqa: PLC0415  heavy: only for this command
-    from headrace.infra.services.sample import newest  # noqa: PLC0415
+    from headrace.infra.services.data.sample import newest  # noqa: PLC0415
 
     settings = reached()
     names = Names(settings.prefix, pipeline)

@@ -50,8 +50,8 @@ def _explain(data: typer.Typer) -> None:
 
         Exit code 3 where the version, run again, answers something else; 1 where it cannot be run.
         """
-        from headrace.infra.services.explain import NotAmongServed  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.explain import explain as explained  # noqa: PLC0415
+        from headrace.infra.services.data.explain import NotAmongServed  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.data.explain import explain as explained  # noqa: PLC0415
         from headrace.models.errors import BadInput  # noqa: PLC0415
 
         settings, names = named(file)

@@ -17,8 +17,8 @@ from headrace.infra.cli.output import (
 from headrace.infra.cli.places import moment, named
 
 if TYPE_CHECKING:
-    from headrace.infra.services.column_profile import Profile
-    from headrace.infra.services.profiled import ColumnProfile
+    from headrace.infra.services.data.column_profile import Profile
+    from headrace.infra.services.data.profiled import ColumnProfile
 
 _ROWS = 20_000
 _LOOK_BACK = 1_000_000
@@ -48,7 +48,7 @@ def register(data: typer.Typer) -> None:
         PSI and KS are over the bins of the version's training; `moved` says what is significant at 1 %, corrected for
         the number of columns.
         """
-        from headrace.infra.services.column_profile import column_profile  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.data.column_profile import column_profile  # noqa: PLC0415  heavy: only for this command
 
         begin, end = moment("--since", since), moment("--until", until)
         settings, names = named(file)

@@ -18,8 +18,8 @@ from headrace.infra.cli.output import (
 from headrace.infra.cli.places import moment, named
 
 if TYPE_CHECKING:
-    from headrace.infra.services.browse import Page, WholeRecord
-    from headrace.infra.services.served_rows import ServedPage, ServedRow, TensorFacts
+    from headrace.infra.services.data.browse import Page, WholeRecord
+    from headrace.infra.services.data.served_rows import ServedPage, ServedRow, TensorFacts
 
 _LIMIT = 20
 _LOOK_BACK, _SERVED_LOOK_BACK = 10_000, 200_000  # records, rows
@@ -65,7 +65,7 @@ def _show(data: typer.Typer) -> None:
 
         What a transaction took back is left out. Reads no more of the topic than it shows, or looks through.
         """
-        from headrace.infra.services.browse import WIDTH, browse, record  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.data.browse import WIDTH, browse, record  # noqa: PLC0415  heavy: only for this command
 
         written_from = moment("--from", begin)
         settings, names = named(file)
@@ -110,7 +110,7 @@ def _served(data: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Served rows, newest first: the event's place, score and version, and its features as they were served."""
-        from headrace.infra.services.served_rows import served_rows  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.data.served_rows import served_rows  # noqa: PLC0415  heavy: only for this command
 
         begin, end = moment("--since", since), moment("--until", until)
         settings, names = named(file)

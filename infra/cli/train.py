@@ -99,7 +99,7 @@ def _backfill(app: typer.Typer) -> None:
         """Replays the past in event time: features, predictions, labels and every training that was due then."""
         from headrace.infra.names import Names  # noqa: PLC0415
         from headrace.infra.processes.together import running  # noqa: PLC0415
-        from headrace.infra.services.backfill import Backfill, Files, rows_of, side_files  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.data.backfill import Backfill, Files, rows_of, side_files  # noqa: PLC0415  heavy: only for this command
         from headrace.infra.topics import apply  # noqa: PLC0415
         from headrace.models.durations import iso, milliseconds  # noqa: PLC0415
 

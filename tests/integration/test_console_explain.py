@@ -12,8 +12,8 @@ from test_source import worker_of
 from test_swap import Publisher, predicted
 
 from headrace.infra.names import Names
-from headrace.infra.services.explain import explain
-from headrace.infra.services.label_of import label_of
+from headrace.infra.services.data.explain import explain
+from headrace.infra.services.data.label_of import label_of
 from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
 from headrace.models.drift import reference_of

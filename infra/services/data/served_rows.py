@@ -14,7 +14,7 @@ from headrace.infra.names import Names
 from headrace.infra.seek import Seeker, Span
 from headrace.infra.served_log import source_of
 from headrace.infra.served_newest import NewestBatches, Range
-from headrace.infra.services.browse import MOST, cursor, within
+from headrace.infra.services.data.browse import MOST, cursor, within
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput

@@ -10,7 +10,7 @@ from headrace.infra.merged import Item, Merged
 from headrace.infra.names import Names
 from headrace.infra.seek import Seeker, Span, is_place
 from headrace.infra.served_log import offsets_since
-from headrace.infra.services.browsed import Kind, Record, browsed
+from headrace.infra.services.data.browsed import Kind, Record, browsed
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput

@@ -13,7 +13,7 @@ from headrace.infra.artifacts import Artifacts
 from headrace.infra.names import Names
 from headrace.infra.seek import Seeker
 from headrace.infra.served_newest import NewestBatches, Range
-from headrace.infra.services.profiled import Collected, ColumnProfile
+from headrace.infra.services.data.profiled import Collected, ColumnProfile
 from headrace.infra.services.versions.catalog import known_versions
 from headrace.infra.services.versions.resolve import resolve
 from headrace.infra.settings import Settings

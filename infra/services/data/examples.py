@@ -5,7 +5,7 @@ from contextlib import suppress
 import msgspec
 
 from headrace.infra.names import Names
-from headrace.infra.services.sample import newest
+from headrace.infra.services.data.sample import newest
 from headrace.infra.settings import Settings
 
 
