@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Live metrics on the labels that came: of each version that served, with 95 % intervals."""
-        from headrace.infra.services.live_table import live_table  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.compare.live_table import live_table  # noqa: PLC0415  heavy: only for this command
         from headrace.models.durations import milliseconds  # noqa: PLC0415
 
         found = live_table(

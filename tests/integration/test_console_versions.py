@@ -20,7 +20,7 @@ from headrace.infra.kafka import admin
 from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS
 from headrace.infra.pipeline_file import read_pipelines
 from headrace.infra.services.changes.moves import ask
-from headrace.infra.services.model_diff import compare
+from headrace.infra.services.compare.model_diff import compare
 from headrace.infra.services.versions.event_times import timed
 from headrace.infra.services.versions.timeline import served
 from headrace.infra.topics import apply

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from headrace.infra.names import Names
 from headrace.infra.served_log import newest_first
-from headrace.infra.services.live_table import LiveRow, live_table
+from headrace.infra.services.compare.live_table import LiveRow, live_table
 from headrace.infra.settings import Settings
 from headrace.models.durations import to_ms
 from headrace.trainer.columns import as_numpy

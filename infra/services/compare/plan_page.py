@@ -7,12 +7,12 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from headrace.infra.services import plots
-from headrace.infra.services.plan import Report, Row
+from headrace.infra.services.compare import plots
+from headrace.infra.services.compare.plan import Report, Row
 
 
 def page(report: Report) -> str:
-    template = (files("headrace.infra.services") / "templates" / "plan.html.tmpl").read_text(encoding="utf-8")
+    template = (files("headrace.infra.services.compare") / "templates" / "plan.html.tmpl").read_text(encoding="utf-8")
     name = _text(report.pipeline)
     return Template(template).substitute(
         title=f"{name}: which schedule?",

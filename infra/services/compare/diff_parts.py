@@ -8,8 +8,8 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from headrace.infra.services import plots
-from headrace.infra.services.model_diff import Moved, Report, Side
+from headrace.infra.services.compare import plots
+from headrace.infra.services.compare.model_diff import Moved, Report, Side
 from headrace.models.bootstrap import Estimate, Measured
 from headrace.models.difference import Segment
 

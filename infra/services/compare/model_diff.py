@@ -8,7 +8,15 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.infra.names import Names
-from headrace.infra.services.diff_rows import FIRST, SECOND, Both, labels_of, newest_rows, rows_between, scores_in
+from headrace.infra.services.compare.diff_rows import (
+    FIRST,
+    SECOND,
+    Both,
+    labels_of,
+    newest_rows,
+    rows_between,
+    scores_in,
+)
 from headrace.infra.services.scores.scoring import Scoring, Version
 from headrace.infra.services.versions.catalog import known_versions
 from headrace.infra.services.versions.resolve import resolve

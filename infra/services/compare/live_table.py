@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headrace.infra.names import Names
 from headrace.infra.served_log import since as batches_since
-from headrace.infra.services.diff_rows import event_times, labels_of, once, together
+from headrace.infra.services.compare.diff_rows import event_times, labels_of, once, together
 from headrace.infra.settings import Settings
 from headrace.models.bootstrap import Estimate, measured
 from headrace.models.calibration import calibration_error

@@ -3,12 +3,12 @@
 from importlib.resources import files
 from string import Template
 
-from headrace.infra.services import diff_parts as parts
-from headrace.infra.services.model_diff import Report
+from headrace.infra.services.compare import diff_parts as parts
+from headrace.infra.services.compare.model_diff import Report
 
 
 def page(report: Report) -> str:
-    template = (files("headrace.infra.services") / "templates" / "diff.html.tmpl").read_text(encoding="utf-8")
+    template = (files("headrace.infra.services.compare") / "templates" / "diff.html.tmpl").read_text(encoding="utf-8")
     first, second = (parts.text(parts.name_of(side)) for side in (report.first, report.second))
     name = parts.text(report.pipeline)
     return Template(template).substitute(

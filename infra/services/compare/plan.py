@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from headrace.infra.dataset_files import DatasetFiles
 from headrace.infra.names import Names
-from headrace.infra.services.plan_replay import PolicyReplay, Replayed, Span
-from headrace.infra.services.plan_trainings import Counted, Trainings
+from headrace.infra.services.compare.plan_replay import PolicyReplay, Replayed, Span
+from headrace.infra.services.compare.plan_trainings import Counted, Trainings
 from headrace.infra.settings import Settings
 from headrace.infra.training import Origin
 from headrace.models.bootstrap import Estimate, measured

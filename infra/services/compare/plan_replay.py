@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.infra.services.plan_trainings import Made, Trainings
+from headrace.infra.services.compare.plan_trainings import Made, Trainings
 from headrace.infra.services.scores.scoring import Version
 from headrace.infra.training import baseline_of
 from headrace.models.durations import iso
