@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 
 from headrace.infra.processes.registered import Registered, living
-from headrace.infra.services.scrape import scraped
+from headrace.infra.services.watch.scrape import scraped
 from headrace.models.errors import BadInput, HeadraceError
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.infra.services.scrape import Scrape, Times
+from headrace.infra.services.watch.scrape import Scrape, Times
 from headrace.models.errors import HeadraceError
 from headrace.models.facts import FEATURE_STORE, FUNCTION
 

@@ -10,7 +10,7 @@ import msgspec
 
 from headrace.infra.local.detached import Process
 from headrace.infra.processes.registered import living
-from headrace.infra.services.scrape import Scrape, Times, scraped
+from headrace.infra.services.watch.scrape import Scrape, Times, scraped
 from headrace.models.aliases import CHAMPION
 from headrace.models.errors import HeadraceError
 
