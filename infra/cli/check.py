@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Writes a pipeline file, its network, a test of both and a few rows, which all work at once."""
-        from headrace.infra.services.scaffold import init as write  # noqa: PLC0415  only for this command
+        from headrace.infra.services.start.scaffold import init as write  # noqa: PLC0415  only for this command
 
         written = write(directory, name or directory.resolve().name)
         if output is Output.json:
@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
 
         Rows come from files, or else from the pipeline's own topics. The exit code is 1 where something is wrong.
         """
-        from headrace.infra.services.check import check as examine  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.start.check import check as examine  # noqa: PLC0415  heavy: only for this command
 
         _, pipeline = one_pipeline(file)
         with err.status("reading the rows"):

@@ -59,7 +59,7 @@ def _is_installed(module: str, directory: Path) -> bool:
 
 
 def _filled(template: str, **names: str) -> bytes:
-    text = (files("headrace.infra.services") / "templates" / f"{template}.tmpl").read_text(encoding="utf-8")
+    text = (files("headrace.infra.services.start") / "templates" / f"{template}.tmpl").read_text(encoding="utf-8")
     return Template(text).substitute(names).encode()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.infra.services.check_report import LabelReport
+from headrace.infra.services.start.check_report import LabelReport
 from headrace.models.checks import CONSTANT, DUPLICATES, EXPLODING, IDENTIFYING
 from headrace.models.errors import RunFailed
 from headrace.models.findings import Finding

@@ -12,14 +12,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.infra.row_format import readable
-from headrace.infra.services.check_findings import (
+from headrace.infra.services.start.check_findings import (
     about_events,
     about_labels,
     about_side_topics,
     about_training,
     unfed,
 )
-from headrace.infra.services.check_report import CheckReport, ColumnReport, LabelReport, Rejections, Shapes
+from headrace.infra.services.start.check_report import CheckReport, ColumnReport, LabelReport, Rejections, Shapes
 from headrace.models.durations import iso
 from headrace.models.features import Column
 from headrace.models.pipeline import Pipeline
