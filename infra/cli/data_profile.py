@@ -14,7 +14,8 @@ from headrace.infra.cli.output import (
     print_table,
     say,
 )
-from headrace.infra.cli.places import moment, named
+from headrace.infra.cli.places import named
+from headrace.infra.cli.served_range import LookBackOption, SinceOption, UntilOption, VersionOption, event_times
 
 if TYPE_CHECKING:
     from headrace.infra.services.data.column_profile import Profile
@@ -33,14 +34,14 @@ def register(data: typer.Typer) -> None:
     @data.command(epilog=_EXAMPLE)
     def profile(
         file: PipelineArgument,
-        since: Annotated[str | None, typer.Option(help="event time: RFC 3339 or Unix ms")] = None,
-        until: Annotated[str | None, typer.Option(help="event time, not included")] = None,
-        version: Annotated[int | None, typer.Option(help="rows that this one served; 0 is the baseline", min=0)] = None,
+        since: SinceOption = None,
+        until: UntilOption = None,
+        version: VersionOption = None,
         rows: Annotated[int, typer.Option(help="of the range the newest so many", min=1)] = _ROWS,
         against: Annotated[
             str | None, typer.Option(help="whose training to compare with: a number or an alias; the champion")
         ] = None,
-        look_back: Annotated[int, typer.Option(help="served rows that are looked through", min=1)] = _LOOK_BACK,
+        look_back: LookBackOption = _LOOK_BACK,
         output: OutputOption = Output.text,
     ) -> None:
         """Every column of the served rows, and the score: missing, moments, quantiles, values, and how far it moved.
@@ -50,7 +51,7 @@ def register(data: typer.Typer) -> None:
         """
         from headrace.infra.services.data.column_profile import column_profile  # noqa: PLC0415  heavy: only for this command
 
-        begin, end = moment("--since", since), moment("--until", until)
+        begin, end = event_times(since, until)
         settings, names = named(file)
         with err.status("reading served rows"):
             found = column_profile(

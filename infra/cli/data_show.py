@@ -16,6 +16,7 @@ from headrace.infra.cli.output import (
     say,
 )
 from headrace.infra.cli.places import moment, named
+from headrace.infra.cli.served_range import LookBackOption, SinceOption, UntilOption, VersionOption, event_times
 
 if TYPE_CHECKING:
     from headrace.infra.services.data.browse import Page, WholeRecord
@@ -101,18 +102,18 @@ def _served(data: typer.Typer) -> None:
     def served(
         file: PipelineArgument,
         limit: Annotated[int, typer.Option(help="rows", min=1, max=1_000)] = _LIMIT,
-        version: Annotated[int | None, typer.Option(help="served by this one; 0 is the baseline", min=0)] = None,
+        version: VersionOption = None,
         event_id: Annotated[str, typer.Option("--id", help="of the event")] = "",
-        since: Annotated[str | None, typer.Option(help="event time: RFC 3339 or Unix ms")] = None,
-        until: Annotated[str | None, typer.Option(help="event time, not included")] = None,
+        since: SinceOption = None,
+        until: UntilOption = None,
         before: Annotated[str, typer.Option(help="what a page says: the rows before it")] = "",
-        look_back: Annotated[int, typer.Option(help="rows that are looked through", min=1)] = _SERVED_LOOK_BACK,
+        look_back: LookBackOption = _SERVED_LOOK_BACK,
         output: OutputOption = Output.text,
     ) -> None:
         """Served rows, newest first: the event's place, score and version, and its features as they were served."""
         from headrace.infra.services.data.served_rows import served_rows  # noqa: PLC0415  heavy: only for this command
 
-        begin, end = moment("--since", since), moment("--until", until)
+        begin, end = event_times(since, until)
         settings, names = named(file)
         with err.status("looking"):
             page = served_rows(
