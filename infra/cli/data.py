@@ -12,6 +12,7 @@ from headrace.infra.cli.output import (
     PipelineArgument,
     err,
     print_facts,
+    print_found,
     print_json,
     progress,
     say,
@@ -60,10 +61,7 @@ def _explain(data: typer.Typer) -> None:
                 found = explained(settings, names, event, look_back=look_back)
         except NotAmongServed as error:
             raise BadInput(f"{error} --look-back looks further.") from error
-        if output is Output.json:
-            print_json(found)
-        else:
-            show(found)
+        print_found(found, output, show)
         if found.rerun is not None and found.rerun.verdict == "not possible":
             raise BadInput(f"not run again: {found.rerun.why_not}")
         if found.rerun is not None and found.rerun.verdict == "different":

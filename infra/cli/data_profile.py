@@ -10,7 +10,7 @@ from headrace.infra.cli.output import (
     PipelineArgument,
     err,
     print_facts,
-    print_json,
+    print_found,
     print_table,
     say,
 )
@@ -64,10 +64,7 @@ def register(data: typer.Typer) -> None:
                 against=against,
                 look_back=look_back,
             )
-        if output is Output.json:
-            print_json(found)
-        else:
-            _print(found)
+        print_found(found, output, _print)
 
 
 def _print(found: "Profile") -> None:

@@ -1,6 +1,7 @@
 """`headrace data show|served`: records of any of a pipeline's topics, and served rows, as they are."""
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ from headrace.infra.cli.output import (
     PipelineArgument,
     err,
     print_facts,
-    print_json,
+    print_found,
     print_table,
     say,
 )
@@ -72,10 +73,7 @@ def _show(data: typer.Typer) -> None:
         settings, names = named(file)
         if (place := _PLACE.fullmatch(topic)) is not None:
             found = record(settings, names, place[1], int(place[2]), int(place[3]))
-            if output is Output.json:
-                print_json(found)
-            else:
-                _print_record(found, hexadecimal=hexadecimal)
+            print_found(found, output, partial(_print_record, hexadecimal=hexadecimal))
             return
         with err.status("looking"):
             page = browse(
@@ -91,10 +89,7 @@ def _show(data: typer.Typer) -> None:
                 look_back=look_back,
                 width=WIDTH if output is Output.json else _SHOWN,
             )
-        if output is Output.json:
-            print_json(page)
-        else:
-            _print_page(page, is_search=bool(search))
+        print_found(page, output, partial(_print_page, is_search=bool(search)))
 
 
 def _served(data: typer.Typer) -> None:
@@ -127,10 +122,7 @@ def _served(data: typer.Typer) -> None:
                 before=before,
                 look_back=look_back,
             )
-        if output is Output.json:
-            print_json(page)
-        else:
-            _print_served(page)
+        print_found(page, output, _print_served)
 
 
 def _print_page(page: "Page", *, is_search: bool) -> None:

@@ -11,7 +11,7 @@ from headrace.infra.cli.output import (
     PipelineArgument,
     figures,
     print_facts,
-    print_json,
+    print_found,
     print_json_lines,
     print_table,
 )
@@ -67,10 +67,7 @@ def register(app: typer.Typer) -> None:
         from headrace.infra.services.versions.catalog import version as detail  # noqa: PLC0415  heavy: only for this command
 
         found = detail(*named(file), version)
-        if output is Output.json:
-            print_json(found)
-        else:
-            _show(found)
+        print_found(found, output, _show)
 
 
 def _anchor(numbers: dict[str, float], metrics: dict[str, float], sha256: str) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.infra.cli.output import Output, OutputOption, PipelineArgument, print_facts, print_json, progress, say
+from headrace.infra.cli.output import Output, OutputOption, PipelineArgument, print_facts, print_found, progress, say
 from headrace.infra.cli.places import named
 
 if TYPE_CHECKING:
@@ -51,10 +51,7 @@ def register(dead: typer.Typer) -> None:
                     why=why,
                     said=lambda count: bar.update(task, note=f"{count:,}"),
                 )
-        if output is Output.json:
-            print_json(done)
-        else:
-            _show(done)
+        print_found(done, output, _show)
 
 
 def _open(settings: "Settings", names: "Names", reason: str) -> int:
