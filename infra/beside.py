@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.infra.names import Names
-from headrace.infra.services.scoring import Scoring, Version
+from headrace.infra.services.scores.scoring import Scoring, Version
 from headrace.infra.settings import Settings
 from headrace.models.errors import BadInput, BrokerUnavailable, DeclarationError, RegistryRefused
 from headrace.models.facts import Observer, Refused

@@ -13,8 +13,8 @@ from headrace.infra.kafka import transactional_config
 from headrace.infra.leadership import KafkaRunsLog
 from headrace.infra.names import RUNS, Names
 from headrace.infra.score_sources import RowSource, source_of
-from headrace.infra.services.catalog import known_versions
-from headrace.infra.services.row_model import row_model, row_store
+from headrace.infra.services.scores.row_model import row_model, row_store
+from headrace.infra.services.versions.catalog import known_versions
 from headrace.infra.settings import Settings
 from headrace.models.aliases import CHAMPION
 from headrace.models.durations import iso, to_ms

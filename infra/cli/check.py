@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Writes a pipeline file, its network, a test of both and a few rows, which all work at once."""
-        from headrace.infra.services.scaffold import init as write  # noqa: PLC0415  only for this command
+        from headrace.infra.services.start.scaffold import init as write  # noqa: PLC0415  only for this command
 
         written = write(directory, name or directory.resolve().name)
         if output is Output.json:
@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
 
         Rows come from files, or else from the pipeline's own topics. The exit code is 1 where something is wrong.
         """
-        from headrace.infra.services.check import check as examine  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.start.check import check as examine  # noqa: PLC0415  heavy: only for this command
 
         _, pipeline = one_pipeline(file)
         with err.status("reading the rows"):
@@ -81,7 +81,7 @@ _Rows = tuple[list[bytes], list[bytes] | None, dict[str, list[bytes]]]
 def _from_files(pipeline: "Pipeline", events: str, labels: str | None, side: list[str]) -> _Rows:
     from headrace.infra.row_format import writer  # noqa: PLC0415
     from headrace.infra.rows import read_rows  # noqa: PLC0415
-    from headrace.infra.services.backfill import check_side, side_files  # noqa: PLC0415  heavy: only for this command
+    from headrace.infra.services.data.backfill import check_side, side_files  # noqa: PLC0415  heavy: only for this command
 
     places = side_files(side)
     check_side(pipeline, places)
@@ -98,7 +98,7 @@ def _from_files(pipeline: "Pipeline", events: str, labels: str | None, side: lis
 
 def _from_topics(pipeline: "Pipeline", count: int) -> _Rows:
     from headrace.infra.names import Names  # noqa: PLC0415  heavy: only for this command
-    from headrace.infra.services.sample import newest  # noqa: PLC0415
+    from headrace.infra.services.data.sample import newest  # noqa: PLC0415
 
     settings = reached()
     names = Names(settings.prefix, pipeline)

@@ -23,7 +23,7 @@ def register(model: typer.Typer) -> None:
 
         What is needed is copied to the end first. It may be stopped and run again at any moment.
         """
-        from headrace.infra.services.artifact_gc import collect  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.changes.artifact_gc import collect  # noqa: PLC0415  heavy: only for this command
         from headrace.models.durations import milliseconds  # noqa: PLC0415
 
         keep_ms = milliseconds("--older-than", older_than)

@@ -12,6 +12,7 @@ from headrace.infra.cli.output import (
     PipelineArgument,
     err,
     print_facts,
+    print_found,
     print_json,
     progress,
     say,
@@ -50,8 +51,8 @@ def _explain(data: typer.Typer) -> None:
 
         Exit code 3 where the version, run again, answers something else; 1 where it cannot be run.
         """
-        from headrace.infra.services.explain import NotAmongServed  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.explain import explain as explained  # noqa: PLC0415
+        from headrace.infra.services.data.explain import NotAmongServed  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.data.explain import explain as explained  # noqa: PLC0415
         from headrace.models.errors import BadInput  # noqa: PLC0415
 
         settings, names = named(file)
@@ -60,10 +61,7 @@ def _explain(data: typer.Typer) -> None:
                 found = explained(settings, names, event, look_back=look_back)
         except NotAmongServed as error:
             raise BadInput(f"{error} --look-back looks further.") from error
-        if output is Output.json:
-            print_json(found)
-        else:
-            show(found)
+        print_found(found, output, show)
         if found.rerun is not None and found.rerun.verdict == "not possible":
             raise BadInput(f"not run again: {found.rerun.why_not}")
         if found.rerun is not None and found.rerun.verdict == "different":
@@ -85,9 +83,9 @@ def _replay(data: typer.Typer) -> None:
 
         Workers and their group are not touched. Rows that lack a column which the version needs are counted by it.
         """
-        from headrace.infra.services.rescore import rescore  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.rescore_file import FileTarget  # noqa: PLC0415
-        from headrace.infra.services.rescore_topic import TopicTarget  # noqa: PLC0415
+        from headrace.infra.services.scores.rescore import rescore  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.scores.rescore_file import FileTarget  # noqa: PLC0415
+        from headrace.infra.services.scores.rescore_topic import TopicTarget  # noqa: PLC0415
         from headrace.models.errors import BadInput  # noqa: PLC0415
 
         if (to_file is None) == (to_topic is None):

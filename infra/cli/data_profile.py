@@ -10,15 +10,16 @@ from headrace.infra.cli.output import (
     PipelineArgument,
     err,
     print_facts,
-    print_json,
+    print_found,
     print_table,
     say,
 )
-from headrace.infra.cli.places import moment, named
+from headrace.infra.cli.places import named
+from headrace.infra.cli.served_range import LookBackOption, SinceOption, UntilOption, VersionOption, event_times
 
 if TYPE_CHECKING:
-    from headrace.infra.services.column_profile import Profile
-    from headrace.infra.services.profiled import ColumnProfile
+    from headrace.infra.services.data.column_profile import Profile
+    from headrace.infra.services.data.profiled import ColumnProfile
 
 _ROWS = 20_000
 _LOOK_BACK = 1_000_000
@@ -33,14 +34,14 @@ def register(data: typer.Typer) -> None:
     @data.command(epilog=_EXAMPLE)
     def profile(
         file: PipelineArgument,
-        since: Annotated[str | None, typer.Option(help="event time: RFC 3339 or Unix ms")] = None,
-        until: Annotated[str | None, typer.Option(help="event time, not included")] = None,
-        version: Annotated[int | None, typer.Option(help="rows that this one served; 0 is the baseline", min=0)] = None,
+        since: SinceOption = None,
+        until: UntilOption = None,
+        version: VersionOption = None,
         rows: Annotated[int, typer.Option(help="of the range the newest so many", min=1)] = _ROWS,
         against: Annotated[
             str | None, typer.Option(help="whose training to compare with: a number or an alias; the champion")
         ] = None,
-        look_back: Annotated[int, typer.Option(help="served rows that are looked through", min=1)] = _LOOK_BACK,
+        look_back: LookBackOption = _LOOK_BACK,
         output: OutputOption = Output.text,
     ) -> None:
         """Every column of the served rows, and the score: missing, moments, quantiles, values, and how far it moved.
@@ -48,9 +49,9 @@ def register(data: typer.Typer) -> None:
         PSI and KS are over the bins of the version's training; `moved` says what is significant at 1 %, corrected for
         the number of columns.
         """
-        from headrace.infra.services.column_profile import column_profile  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.data.column_profile import column_profile  # noqa: PLC0415  heavy: only for this command
 
-        begin, end = moment("--since", since), moment("--until", until)
+        begin, end = event_times(since, until)
         settings, names = named(file)
         with err.status("reading served rows"):
             found = column_profile(
@@ -63,10 +64,7 @@ def register(data: typer.Typer) -> None:
                 against=against,
                 look_back=look_back,
             )
-        if output is Output.json:
-            print_json(found)
-        else:
-            _print(found)
+        print_found(found, output, _print)
 
 
 def _print(found: "Profile") -> None:

@@ -1,6 +1,7 @@
 """`headrace data show|served`: records of any of a pipeline's topics, and served rows, as they are."""
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,15 +12,16 @@ from headrace.infra.cli.output import (
     PipelineArgument,
     err,
     print_facts,
-    print_json,
+    print_found,
     print_table,
     say,
 )
 from headrace.infra.cli.places import moment, named
+from headrace.infra.cli.served_range import LookBackOption, SinceOption, UntilOption, VersionOption, event_times
 
 if TYPE_CHECKING:
-    from headrace.infra.services.browse import Page, WholeRecord
-    from headrace.infra.services.served_rows import ServedPage, ServedRow, TensorFacts
+    from headrace.infra.services.data.browse import Page, WholeRecord
+    from headrace.infra.services.data.served_rows import ServedPage, ServedRow, TensorFacts
 
 _LIMIT = 20
 _LOOK_BACK, _SERVED_LOOK_BACK = 10_000, 200_000  # records, rows
@@ -65,16 +67,13 @@ def _show(data: typer.Typer) -> None:
 
         What a transaction took back is left out. Reads no more of the topic than it shows, or looks through.
         """
-        from headrace.infra.services.browse import WIDTH, browse, record  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.data.browse import WIDTH, browse, record  # noqa: PLC0415  heavy: only for this command
 
         written_from = moment("--from", begin)
         settings, names = named(file)
         if (place := _PLACE.fullmatch(topic)) is not None:
             found = record(settings, names, place[1], int(place[2]), int(place[3]))
-            if output is Output.json:
-                print_json(found)
-            else:
-                _print_record(found, hexadecimal=hexadecimal)
+            print_found(found, output, partial(_print_record, hexadecimal=hexadecimal))
             return
         with err.status("looking"):
             page = browse(
@@ -90,10 +89,7 @@ def _show(data: typer.Typer) -> None:
                 look_back=look_back,
                 width=WIDTH if output is Output.json else _SHOWN,
             )
-        if output is Output.json:
-            print_json(page)
-        else:
-            _print_page(page, is_search=bool(search))
+        print_found(page, output, partial(_print_page, is_search=bool(search)))
 
 
 def _served(data: typer.Typer) -> None:
@@ -101,18 +97,18 @@ def _served(data: typer.Typer) -> None:
     def served(
         file: PipelineArgument,
         limit: Annotated[int, typer.Option(help="rows", min=1, max=1_000)] = _LIMIT,
-        version: Annotated[int | None, typer.Option(help="served by this one; 0 is the baseline", min=0)] = None,
+        version: VersionOption = None,
         event_id: Annotated[str, typer.Option("--id", help="of the event")] = "",
-        since: Annotated[str | None, typer.Option(help="event time: RFC 3339 or Unix ms")] = None,
-        until: Annotated[str | None, typer.Option(help="event time, not included")] = None,
+        since: SinceOption = None,
+        until: UntilOption = None,
         before: Annotated[str, typer.Option(help="what a page says: the rows before it")] = "",
-        look_back: Annotated[int, typer.Option(help="rows that are looked through", min=1)] = _SERVED_LOOK_BACK,
+        look_back: LookBackOption = _SERVED_LOOK_BACK,
         output: OutputOption = Output.text,
     ) -> None:
         """Served rows, newest first: the event's place, score and version, and its features as they were served."""
-        from headrace.infra.services.served_rows import served_rows  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.data.served_rows import served_rows  # noqa: PLC0415  heavy: only for this command
 
-        begin, end = moment("--since", since), moment("--until", until)
+        begin, end = event_times(since, until)
         settings, names = named(file)
         with err.status("looking"):
             page = served_rows(
@@ -126,10 +122,7 @@ def _served(data: typer.Typer) -> None:
                 before=before,
                 look_back=look_back,
             )
-        if output is Output.json:
-            print_json(page)
-        else:
-            _print_served(page)
+        print_found(page, output, _print_served)
 
 
 def _print_page(page: "Page", *, is_search: bool) -> None:

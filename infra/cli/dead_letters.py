@@ -18,7 +18,7 @@ from headrace.infra.cli.output import (
 from headrace.infra.cli.places import named
 
 if TYPE_CHECKING:
-    from headrace.infra.services.letters import Letter
+    from headrace.infra.services.dead_letters.letters import Letter
 
 _SHOWN = 2_000  # characters of a value; --output json has all of it
 
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Counts by reason and topic, most frequent first, and how many were not redriven; with the newest of each."""
-        from headrace.infra.services.letters import by_reason, letters  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.dead_letters.letters import by_reason, letters  # noqa: PLC0415  heavy: only for this command
 
         found = letters(*named(file))
         if every and output is Output.json:
@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """One record as it was: key, value and headers, its source, and why it was parked."""
-        from headrace.infra.services.letters import letter, shown, shown_value  # noqa: PLC0415  heavy, as above
+        from headrace.infra.services.dead_letters.letters import letter, shown, shown_value  # noqa: PLC0415  heavy, as above
 
         settings, names = named(file)
         found = letter(settings, names, source)

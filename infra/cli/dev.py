@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Says what is here, what is missing and what to do about it. The exit code is 1 where it is needed."""
         from headrace.infra.pipeline_file import read_pipelines  # noqa: PLC0415
-        from headrace.infra.services.doctor import examine  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.start.doctor import examine  # noqa: PLC0415  heavy: only for this command
         from headrace.infra.settings import Settings  # noqa: PLC0415
 
         ill = False

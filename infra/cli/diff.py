@@ -19,7 +19,7 @@ from headrace.infra.cli.output import (
 from headrace.infra.cli.places import moment, named
 
 if TYPE_CHECKING:
-    from headrace.infra.services.model_diff import Report, Side
+    from headrace.infra.services.compare.model_diff import Report, Side
     from headrace.models.bootstrap import Estimate
 
 _ROWS = 20_000
@@ -49,8 +49,8 @@ def register(model: typer.Typer) -> None:
 
         Both run as ONNX on the features as served. Differences are SECOND - FIRST; intervals are of 95 %.
         """
-        from headrace.infra.services.diff_page import page  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.model_diff import compare  # noqa: PLC0415
+        from headrace.infra.services.compare.diff_page import page  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.compare.model_diff import compare  # noqa: PLC0415
 
         since, until = moment("--from", begin), moment("--to", end)
         settings, names = named(file)

@@ -19,7 +19,7 @@ def register(model: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Publishes a model that was made elsewhere as the next version; nobody serves it until it is promoted."""
-        from headrace.infra.services.exchange import import_model  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.changes.exchange import import_model  # noqa: PLC0415  heavy: only for this command
         from headrace.infra.training import Origin  # noqa: PLC0415
 
         source, pipeline = one_pipeline(file)
@@ -50,7 +50,7 @@ def register(model: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Writes a version as an MLflow model directory, and registers it with its lineage where a URI is given."""
-        from headrace.infra.services.exchange import export_model  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.changes.exchange import export_model  # noqa: PLC0415  heavy: only for this command
         from headrace.infra.training import Origin  # noqa: PLC0415
 
         source, pipeline = one_pipeline(file)

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 from headrace.infra.cli.output import figures, print_facts
 
 if TYPE_CHECKING:
-    from headrace.infra.services.explain import Explanation
+    from headrace.infra.services.data.explain import Explanation
     from headrace.models.manifest import Manifest
 
 _SHOWN = 2_000  # characters of an event; --output json has all of it
 
 
 def show(found: "Explanation") -> None:
-    from headrace.infra.services.explain import feature_text  # noqa: PLC0415  heavy: only for this command
+    from headrace.infra.services.data.explain import feature_text  # noqa: PLC0415  heavy: only for this command
 
     event, served, letter = found.event, found.served, found.dead_letter
     facts: list[tuple[str, object]] = [("event", found.source + (f", id {found.id}" if found.id else ""))]

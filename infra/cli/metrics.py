@@ -5,27 +5,29 @@ from typing import Annotated, Any
 import typer
 
 from headrace.infra.cli.output import Output, OutputOption, PipelineArgument, print_json_lines, print_table
-from headrace.infra.cli.places import moment, named
+from headrace.infra.cli.places import named
+from headrace.infra.cli.served_range import SinceOption, UntilOption, event_times
 
 
 def register(app: typer.Typer) -> None:
     @app.command(epilog="Example: headrace metrics flights.py --every 1w --segment origin")
     def metrics(
         file: PipelineArgument,
-        since: Annotated[str | None, typer.Option(help="event time from: RFC 3339, or Unix ms")] = None,
-        until: Annotated[str | None, typer.Option(help="event time before")] = None,
+        since: SinceOption = None,
+        until: UntilOption = None,
         every: Annotated[str | None, typer.Option(help="a line for each span, as 1d or 1w of UTC")] = None,
         segment: Annotated[list[str] | None, typer.Option(help="a category column; may be given several times")] = None,
         output: OutputOption = Output.text,
     ) -> None:
         """Live metrics on the labels that came: of each version that served, with 95 % intervals."""
-        from headrace.infra.services.live_table import live_table  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.compare.live_table import live_table  # noqa: PLC0415  heavy: only for this command
         from headrace.models.durations import milliseconds  # noqa: PLC0415
 
+        begin, end = event_times(since, until)
         found = live_table(
             *named(file),
-            since=moment("since", since) or 0,
-            until=moment("until", until),
+            since=begin or 0,
+            until=end,
             every_ms=milliseconds("--every", every) if every else None,
             segments=segment or (),
         )

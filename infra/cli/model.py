@@ -11,7 +11,7 @@ from headrace.infra.cli.output import (
     PipelineArgument,
     figures,
     print_facts,
-    print_json,
+    print_found,
     print_json_lines,
     print_table,
 )
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
     @model.command("list", epilog="Example: headrace model list flights.py --output json | jq .version")
     def list_(file: PipelineArgument, output: OutputOption = Output.text) -> None:
         """Every version, newest first: which one serves, when, by whom and why it was promoted, and its metrics."""
-        from headrace.infra.services.catalog import versions  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.versions.catalog import versions  # noqa: PLC0415  heavy: only for this command
 
         found = versions(*named(file))
         if output is Output.json:
@@ -64,13 +64,10 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """What made a version: data, rows, metrics beside its champion's, verdict, hyperparameters, lineage."""
-        from headrace.infra.services.catalog import version as detail  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.versions.catalog import version as detail  # noqa: PLC0415  heavy: only for this command
 
         found = detail(*named(file), version)
-        if output is Output.json:
-            print_json(found)
-        else:
-            _show(found)
+        print_found(found, output, _show)
 
 
 def _anchor(numbers: dict[str, float], metrics: dict[str, float], sha256: str) -> list[tuple[str, str]]:

@@ -102,8 +102,8 @@ def _looking(model: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Which version served which events, from which offset to which, on which worker."""
-        from headrace.infra.services.event_times import timed  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.timeline import served  # noqa: PLC0415
+        from headrace.infra.services.versions.event_times import timed  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.versions.timeline import served  # noqa: PLC0415
 
         settings, names = named(file)
         found = served(settings, names)
@@ -119,7 +119,7 @@ def _looking(model: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Which version was the champion at a moment, why, and what really served each partition then."""
-        from headrace.infra.services.timeline import at_moment  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.versions.timeline import at_moment  # noqa: PLC0415  heavy: only for this command
         from headrace.models.durations import iso  # noqa: PLC0415
 
         found = at_moment(*named(file), iso(moment("when", when) or 0))
@@ -161,9 +161,9 @@ def ask_and_show(
 ) -> None:
     """Asks the leader of the one pipeline in the file, and shows its reply."""
     from headrace.infra.names import Names  # noqa: PLC0415  heavy: only for these commands
-    from headrace.infra.services.catalog import known_versions  # noqa: PLC0415
-    from headrace.infra.services.moves import activation, ask  # noqa: PLC0415
-    from headrace.infra.services.resolve import resolve  # noqa: PLC0415
+    from headrace.infra.services.changes.moves import activation, ask  # noqa: PLC0415
+    from headrace.infra.services.versions.catalog import known_versions  # noqa: PLC0415
+    from headrace.infra.services.versions.resolve import resolve  # noqa: PLC0415
     from headrace.infra.training import Origin  # noqa: PLC0415
 
     source, pipeline = one_pipeline(file)

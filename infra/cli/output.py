@@ -1,10 +1,10 @@
 """What every command has: `--output json` alone on standard output, progress and remarks on standard error."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO, TypeVar
 
 import msgspec
 import typer
@@ -15,6 +15,8 @@ from rich.text import Text
 
 _PIPED_WIDTH = 1_000  # columns: a row in a file or a pipe is one line, whatever it says
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+T = TypeVar("T")
 
 
 class Output(StrEnum):
@@ -44,6 +46,13 @@ def print_json(value: Any) -> None:
     """One JSON value, alone on standard output."""
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
     sys.stdout.flush()
+
+
+def print_found(found: T, output: Output, in_words: Callable[[T], None]) -> None:
+    if output is Output.json:
+        print_json(found)
+    else:
+        in_words(found)
 
 
 def print_json_lines(values: Iterable[Any]) -> None:

@@ -18,8 +18,8 @@ from headrace.infra.cli.output import (
 from headrace.infra.cli.places import moment, one_pipeline, reached
 
 if TYPE_CHECKING:
-    from headrace.infra.services.plan import Report
-    from headrace.infra.services.plan_trainings import Counted
+    from headrace.infra.services.compare.plan import Report
+    from headrace.infra.services.compare.plan_trainings import Counted
 
 _DEFAULT = ("never", "declared", "every:1d", "drift")
 _EXAMPLE = """Example: headrace plan flights.py --schedule "0 3 * * *" --schedule drift --schedule never
@@ -62,9 +62,9 @@ def register(app: typer.Typer) -> None:
         Recommended is the cheapest schedule that is, with 95 % confidence, worse than the best by no more than the
         tolerance. Nothing is published. Started again, it goes on with the trainings that were finished.
         """
-        from headrace.infra.services.plan import Options  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.plan import plan as planned  # noqa: PLC0415
-        from headrace.infra.services.plan_page import page  # noqa: PLC0415
+        from headrace.infra.services.compare.plan import Options  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.compare.plan import plan as planned  # noqa: PLC0415
+        from headrace.infra.services.compare.plan_page import page  # noqa: PLC0415
         from headrace.infra.settings import Settings  # noqa: PLC0415
         from headrace.infra.training import Origin  # noqa: PLC0415
         from headrace.models.durations import milliseconds  # noqa: PLC0415

@@ -9,7 +9,7 @@ from headrace.infra.cli.places import named
 from headrace.models.aliases import CHAMPION
 
 if TYPE_CHECKING:
-    from headrace.infra.services.predict_targets import Answers
+    from headrace.infra.services.scores.predict_targets import Answers
 
 _EXAMPLE = """Example: headrace predict flights.py s3://bucket/tomorrow.parquet --to predictions.parquet
 
@@ -36,8 +36,8 @@ def register(app: typer.Typer) -> None:
         predictions alone, and such rows to standard output.
         """
         from headrace.infra.rows import read_rows  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services import predict_targets as targets  # noqa: PLC0415
-        from headrace.infra.services.predict import Predictor  # noqa: PLC0415
+        from headrace.infra.services.scores import predict_targets as targets  # noqa: PLC0415
+        from headrace.infra.services.scores.predict import Predictor  # noqa: PLC0415
 
         topic = to.removeprefix(targets.TOPIC) if to is not None and to.startswith(targets.TOPIC) else None
         if to is not None and topic is None:

@@ -11,8 +11,8 @@ from msgspec import to_builtins
 from headrace.infra.cli.output import Output, OutputOption, err, out, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from headrace.infra.services.live_process import Live
-    from headrace.infra.services.profile import Profile, Stage
+    from headrace.infra.services.watch.live_process import Live
+    from headrace.infra.services.watch.profile import Profile, Stage
 
 _EXAMPLE = """Example: headrace dev profile
 
@@ -32,7 +32,7 @@ def register(dev: typer.Typer) -> None:
 
         The exit code is 1 where a flame graph was wanted and there is none.
         """
-        from headrace.infra.services.live_process import chosen  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.watch.live_process import chosen  # noqa: PLC0415  heavy: only for this command
         from headrace.infra.settings import Settings  # noqa: PLC0415
 
         live, others = chosen(Settings.load().home, pid, port)
@@ -53,9 +53,9 @@ def register(dev: typer.Typer) -> None:
 
 def _watched(live: "Live", seconds: float, flame: Path | None) -> "tuple[Profile, str | None]":
     """The profile, and why there is no flame graph of the same seconds, if one was wanted."""
-    from headrace.infra.services.flame import recording  # noqa: PLC0415  heavy: only for this command
-    from headrace.infra.services.profile import profile  # noqa: PLC0415
-    from headrace.infra.services.scrape import scraped  # noqa: PLC0415
+    from headrace.infra.services.watch.flame import recording  # noqa: PLC0415  heavy: only for this command
+    from headrace.infra.services.watch.profile import profile  # noqa: PLC0415
+    from headrace.infra.services.watch.scrape import scraped  # noqa: PLC0415
     from headrace.models.errors import HeadraceError  # noqa: PLC0415
 
     missing, sampler = None, None

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.infra.cli.output import Output, OutputOption, PipelineArgument, print_facts, print_json, progress, say
+from headrace.infra.cli.output import Output, OutputOption, PipelineArgument, print_facts, print_found, progress, say
 from headrace.infra.cli.places import named
 
 if TYPE_CHECKING:
     from headrace.infra.names import Names
-    from headrace.infra.services.redrive import Redriven
+    from headrace.infra.services.dead_letters.redrive import Redriven
     from headrace.infra.settings import Settings
 
 
@@ -28,8 +28,8 @@ def register(dead: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Puts records back on the topics that they came from, as they were, each once."""
-        from headrace.infra.services.redrive import redrive as by_name  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.redrive import redrive_all  # noqa: PLC0415
+        from headrace.infra.services.dead_letters.redrive import redrive as by_name  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.dead_letters.redrive import redrive_all  # noqa: PLC0415
         from headrace.infra.training import Origin  # noqa: PLC0415
         from headrace.models.errors import BadInput  # noqa: PLC0415
 
@@ -51,14 +51,11 @@ def register(dead: typer.Typer) -> None:
                     why=why,
                     said=lambda count: bar.update(task, note=f"{count:,}"),
                 )
-        if output is Output.json:
-            print_json(done)
-        else:
-            _show(done)
+        print_found(done, output, _show)
 
 
 def _open(settings: "Settings", names: "Names", reason: str) -> int:
-    from headrace.infra.services.letters import by_reason, letters  # noqa: PLC0415  heavy, as above
+    from headrace.infra.services.dead_letters.letters import by_reason, letters  # noqa: PLC0415  heavy, as above
 
     return sum(one.open for one in by_reason(letters(settings, names)) if reason in ("", one.reason))
 

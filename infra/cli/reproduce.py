@@ -17,7 +17,7 @@ from headrace.infra.cli.output import (
 from headrace.infra.cli.places import one_pipeline, reached
 
 if TYPE_CHECKING:
-    from headrace.infra.services.reproduce import Reproduction
+    from headrace.infra.services.runs.reproduce import Reproduction
 
 _DIFFERENT = 3
 
@@ -34,7 +34,7 @@ def register(model: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Trains a version again from the same rows, code and seed: 0 equal, 3 different. Publishes nothing."""
-        from headrace.infra.services.reproduce import reproduce as again  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.runs.reproduce import reproduce as again  # noqa: PLC0415  heavy: only for this command
         from headrace.infra.training import Origin  # noqa: PLC0415
 
         source, pipeline = one_pipeline(file)

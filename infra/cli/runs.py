@@ -32,8 +32,8 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Every run, oldest first: its tick or who asked for it, its state or outcome, and why."""
-        from headrace.infra.services.catalog import runs as facts  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.run_list import due  # noqa: PLC0415
+        from headrace.infra.services.runs.run_list import due  # noqa: PLC0415
+        from headrace.infra.services.versions.catalog import runs as facts  # noqa: PLC0415  heavy: only for this command
 
         found = facts(*named(file)) if every else due(facts(*named(file)))
         found = found[-limit:] if limit else found
@@ -63,8 +63,8 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """All that is on record of one run."""
-        from headrace.infra.services.catalog import run as facts  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.run_words import curve_in_a_line, rows_of  # noqa: PLC0415
+        from headrace.infra.services.runs.run_words import curve_in_a_line, rows_of  # noqa: PLC0415
+        from headrace.infra.services.versions.catalog import run as facts  # noqa: PLC0415  heavy: only for this command
 
         found = facts(*named(file), run)
         if output is Output.json:
@@ -110,8 +110,8 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """What a training printed, on the machine where it trains: every attempt, oldest first."""
-        from headrace.infra.services.catalog import run as facts  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.run_logs import log_lines  # noqa: PLC0415
+        from headrace.infra.services.runs.run_logs import log_lines  # noqa: PLC0415
+        from headrace.infra.services.versions.catalog import run as facts  # noqa: PLC0415  heavy: only for this command
 
         settings, names = named(file)
         lines = log_lines(settings, names, facts(settings, names, run), follow=follow)
@@ -126,7 +126,7 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Ends a run that trains or waits. Its tick is used up: the next one trains again, or `headrace train` does."""
-        from headrace.infra.services.catalog import run as facts  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.versions.catalog import run as facts  # noqa: PLC0415  heavy: only for this command
 
         target = facts(*named(file), run).run
         ask_and_show(file, "cancel", output, why=why, target=target)

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         from time import time_ns  # noqa: PLC0415
 
         from headrace.infra.pipeline_file import read_pipelines  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.upcoming import upcoming  # noqa: PLC0415
+        from headrace.infra.services.runs.upcoming import upcoming  # noqa: PLC0415
 
         given = moment("--after", after)
         since = time_ns() // 1_000_000 if given is None else given

@@ -8,7 +8,7 @@ from headrace.infra.cli.output import Output, OutputOption, err, out, print_fact
 from headrace.infra.cli.places import reached
 
 if TYPE_CHECKING:
-    from headrace.infra.services.status import Status
+    from headrace.infra.services.watch.status import Status
 
 _EXAMPLE = """Example: headrace status flights.py
 
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
         """
         from headrace.infra.names import Names  # noqa: PLC0415  heavy: only for this command
         from headrace.infra.pipeline_file import read_pipelines  # noqa: PLC0415
-        from headrace.infra.services.status import looked_at  # noqa: PLC0415
+        from headrace.infra.services.watch.status import looked_at  # noqa: PLC0415
 
         read = [read_pipelines(place) for place in files]
         settings = reached()

@@ -85,8 +85,8 @@ def _produce(app: typer.Typer) -> None:
         JSON, or in the format that the topic has in a pipeline file.
         """
         from headrace.infra.row_format import writer  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.produce import produce as send  # noqa: PLC0415
-        from headrace.infra.services.produce import rows_of, size_of  # noqa: PLC0415
+        from headrace.infra.services.data.produce import produce as send  # noqa: PLC0415
+        from headrace.infra.services.data.produce import rows_of, size_of  # noqa: PLC0415
 
         write = writer(one_pipeline(pipeline)[1], topic) if pipeline is not None and not raw else None
         settings = reached()

@@ -19,7 +19,7 @@ from headrace.infra.cli.output import (
 from headrace.infra.cli.places import moment, named, one_pipeline, reached
 
 if TYPE_CHECKING:
-    from headrace.infra.services.ask import Heard
+    from headrace.infra.services.changes.ask import Heard
     from headrace.models.records import Finished
 
 _EXIT = {"promoted": 0, "published": 3, "rejected": 3, "failed": 1, "not_due": 1}
@@ -51,7 +51,7 @@ def _train(app: typer.Typer) -> None:
         """
         from time import time_ns  # noqa: PLC0415
 
-        from headrace.infra.services.ask import leads_anyone, requested, trained  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.changes.ask import leads_anyone, requested, trained  # noqa: PLC0415  heavy: only for this command
         from headrace.infra.training import Origin  # noqa: PLC0415
 
         asked_at = moment("--at", at)
@@ -99,7 +99,7 @@ def _backfill(app: typer.Typer) -> None:
         """Replays the past in event time: features, predictions, labels and every training that was due then."""
         from headrace.infra.names import Names  # noqa: PLC0415
         from headrace.infra.processes.together import running  # noqa: PLC0415
-        from headrace.infra.services.backfill import Backfill, Files, rows_of, side_files  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.data.backfill import Backfill, Files, rows_of, side_files  # noqa: PLC0415  heavy: only for this command
         from headrace.infra.topics import apply  # noqa: PLC0415
         from headrace.models.durations import iso, milliseconds  # noqa: PLC0415
 
@@ -142,7 +142,7 @@ def _backfill(app: typer.Typer) -> None:
 
 
 def _note(heard: "Heard") -> str:
-    from headrace.infra.services.ask import LedHere  # noqa: PLC0415
+    from headrace.infra.services.changes.ask import LedHere  # noqa: PLC0415
     from headrace.models.records import Progressed, Started  # noqa: PLC0415
 
     match heard:

@@ -1,24 +1,17 @@
 """a form of a page → what the leader is asked for, in the name of whoever pressed the button, once."""
 
+from collections.abc import Callable
 from typing import Any
 
 from headrace.infra.console.site import Site
 from headrace.infra.serve.http import Request
 from headrace.infra.serve.refusals import RequestRefused, Unavailable
-from headrace.infra.services import moves
-from headrace.infra.services.ask import MoveRefused, leads_anyone, requested
+from headrace.infra.services.changes import moves
+from headrace.infra.services.changes.ask import MoveRefused, leads_anyone, requested
 from headrace.models.records import Asking, Replied
 from headrace.streams.codec import clock_ms
 
 REASON = 1_000  # characters
-
-
-def reason_of(fields: dict[str, str], *, needed: bool = True) -> str:
-    """Raises RequestRefused."""
-    why = fields.get("why", "").strip()
-    if (needed and not why) or len(why) > REASON:
-        raise RequestRefused(f"reason: expected {1 if needed else 0} to {REASON:,} characters, got {len(why):,}.")
-    return why
 
 
 def said_of(refused: RequestRefused | MoveRefused | None) -> dict[str, Any]:
@@ -28,28 +21,32 @@ def said_of(refused: RequestRefused | MoveRefused | None) -> dict[str, Any]:
     return {"status": 200, "problem": ""} if refused is None else {"status": refused.status, "problem": str(refused)}
 
 
-async def replied(site: Site, request: Request, pipeline: str, move: Asking, **said: Any) -> Replied:
-    """Where this server knows the pipeline's file and nobody leads, it does, for this one move.
+async def moved(
+    site: Site,
+    request: Request,
+    pipeline: str,
+    move: Asking,
+    fields: dict[str, str],
+    in_words: Callable[[Replied], str] = lambda reply: reply.at,
+    **said: Any,
+) -> str:
+    """The leader's answer. Once, however often the form is sent; the second time it is what was said the first time.
 
-    Raises MoveRefused with the leader's reason, Unavailable where nobody leads or nobody replied in time.
+    Where this server knows the pipeline's file and nobody leads, it does, for this one move. Raises RequestRefused,
+    MoveRefused with the leader's reason, Unavailable where nobody leads or nobody replied in time.
     """
-    asker, by = site.origins.get(pipeline) or site.place(pipeline), _by(request)
-    return await site.ask(lambda: moves.ask(site.settings, asker, move, by=by, **said))
-
-
-async def moved(site: Site, request: Request, pipeline: str, move: Asking, fields: dict[str, str], **said: Any) -> None:
-    """Once, however often the form is sent. Raises as `replied` does, and RequestRefused."""
-    why = reason_of(fields)
+    why, by = _reason(fields), _by(request)
 
     async def do() -> str:
-        return (await replied(site, request, pipeline, move, why=why, **said)).at
+        asker = site.origins.get(pipeline) or site.place(pipeline)
+        return in_words(await site.ask(lambda: moves.ask(site.settings, asker, move, by=by, why=why, **said)))
 
-    await site.once((pipeline, move, said.get("target")), fields.get("once", ""), do)
+    return await site.once((pipeline, move, *said.values()), fields.get("once", ""), do)
 
 
 async def training(site: Site, request: Request, pipeline: str, fields: dict[str, str]) -> str:
     """The id of the run that is asked for; acknowledged by the broker. Raises RequestRefused, Unavailable."""
-    place, why, by = site.place(pipeline), reason_of(fields, needed=False), _by(request)
+    place, why, by = site.place(pipeline), _reason(fields, needed=False), _by(request)
     sanity = fields.get("sanity") == "yes"
 
     async def do() -> str:
@@ -66,6 +63,14 @@ async def is_led(site: Site, pipeline: str) -> bool | None:
         return await site.ask(lambda: leads_anyone(site.settings, names))
     except Unavailable:
         return None
+
+
+def _reason(fields: dict[str, str], *, needed: bool = True) -> str:
+    """Raises RequestRefused."""
+    why = fields.get("why", "").strip()
+    if (needed and not why) or len(why) > REASON:
+        raise RequestRefused(f"reason: expected {1 if needed else 0} to {REASON:,} characters, got {len(why):,}.")
+    return why
 
 
 def _by(request: Request) -> str:

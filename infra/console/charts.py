@@ -1,4 +1,4 @@
-"""values over time → inline SVG for the console's pages: `services.plots` has what pages and files share."""
+"""values over time → inline SVG for the console's pages: `services.compare.plots` has what pages and files share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from headrace.infra.names import Names
 from headrace.infra.serve.in_threads import InThreads, in_a_thread
 from headrace.infra.serve.refusals import Overloaded
-from headrace.infra.services.model_diff import Report, compare
+from headrace.infra.services.compare.model_diff import Report, compare
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import ends_of
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from headrace.infra.services.profiled import Bin
+from headrace.infra.services.data.profiled import Bin
 from headrace.models.column_stats import Bins
 
 _SMALL = (220, 44)

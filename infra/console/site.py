@@ -18,9 +18,9 @@ from headrace.infra.serve.access import Access
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.in_threads import InThreads
 from headrace.infra.serve.refusals import NotFound, RequestRefused, TooLarge
-from headrace.infra.services.event_times import EventTimes
-from headrace.infra.services.live_catalog import LiveCatalog
-from headrace.infra.services.live_lines import LiveLines
+from headrace.infra.services.compare.live_lines import LiveLines
+from headrace.infra.services.versions.event_times import EventTimes
+from headrace.infra.services.watch.live_catalog import LiveCatalog
 from headrace.infra.settings import Settings
 from headrace.infra.training import Origin
 from headrace.models.pipeline import Pipeline

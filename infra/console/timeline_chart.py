@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from markupsafe import Markup, escape
 
 from headrace.infra.console.charts import Scale, time_ticks
-from headrace.infra.services.spells import Spell
+from headrace.infra.services.versions.spells import Spell
 from headrace.models.durations import iso
 
 _WIDTH, _LANE, _LEFT, _RIGHT, _TOP, _BOTTOM = 1120, 26, 184, 22, 6, 40

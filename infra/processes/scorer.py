@@ -10,7 +10,7 @@ from headrace.infra.leadership import KafkaRunsLog
 from headrace.infra.names import Names
 from headrace.infra.processes.leading import LeadingThread
 from headrace.infra.scheduled_scoring import Scoreboard, ScoreWriter
-from headrace.infra.services.row_model import row_store
+from headrace.infra.services.scores.row_model import row_store
 from headrace.infra.settings import Settings
 from headrace.models.errors import HeadraceError
 from headrace.models.facts import Observer

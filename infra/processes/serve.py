@@ -46,7 +46,7 @@ from headrace.infra.serve.row_log import RowLog
 from headrace.infra.serve.service import ServedPipeline, Service
 from headrace.infra.serve.tally import Tally
 from headrace.infra.serve.versions import Champion, Loaded, as_json
-from headrace.infra.services.live_catalog import LiveCatalog
+from headrace.infra.services.watch.live_catalog import LiveCatalog
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import TopicReader, Values
 from headrace.infra.topics import topic_id

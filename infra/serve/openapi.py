@@ -14,7 +14,7 @@ from headrace.infra.serve.messages import InferRequest, ModelMetadata
 from headrace.infra.serve.operations import RetrainAccepted, RetrainRequest
 from headrace.infra.serve.rest import RepositoryIndex
 from headrace.infra.serve.service import Indexed
-from headrace.infra.services.book import RunFacts
+from headrace.infra.services.versions.book import RunFacts
 
 _ID_LENGTH, _NAME_LENGTH = 128, 100
 

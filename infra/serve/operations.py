@@ -5,8 +5,9 @@ import msgspec
 from headrace.infra.names import Names
 from headrace.infra.serve.in_threads import InThreads
 from headrace.infra.serve.refusals import NotFound, RequestRefused
-from headrace.infra.services import ask, catalog
-from headrace.infra.services.book import RunFacts
+from headrace.infra.services.changes import ask
+from headrace.infra.services.versions import catalog
+from headrace.infra.services.versions.book import RunFacts
 from headrace.infra.settings import Settings
 from headrace.models.errors import BadInput
 from headrace.streams.codec import clock_ms

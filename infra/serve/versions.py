@@ -12,9 +12,9 @@ from headrace.infra.names import Names
 from headrace.infra.serve.limits import Limits
 from headrace.infra.serve.refusals import Late, NotFound, Overloaded, Unavailable
 from headrace.infra.serve.servable import Servable, servable
-from headrace.infra.services.resolve import resolve
-from headrace.infra.services.row_model import with_rows
-from headrace.infra.services.scoring import Scoring
+from headrace.infra.services.scores.row_model import with_rows
+from headrace.infra.services.scores.scoring import Scoring
+from headrace.infra.services.versions.resolve import resolve
 from headrace.infra.settings import Settings
 from headrace.models.aliases import CHAMPION
 from headrace.models.errors import BadInput, HeadraceError, RegistryRefused

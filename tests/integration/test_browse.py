@@ -16,9 +16,9 @@ from headrace.infra.kafka import producer_config
 from headrace.infra.merged import Merged
 from headrace.infra.names import Names
 from headrace.infra.seek import Seeker
-from headrace.infra.services.browse import browse, record
-from headrace.infra.services.column_profile import column_profile
-from headrace.infra.services.served_rows import served_rows
+from headrace.infra.services.data.browse import browse, record
+from headrace.infra.services.data.column_profile import column_profile
+from headrace.infra.services.data.served_rows import served_rows
 from headrace.infra.topics import apply
 from headrace.models.drift import reference_of
 from headrace.models.durations import iso

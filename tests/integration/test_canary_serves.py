@@ -11,8 +11,8 @@ from test_swap import GOOD, PIPELINE, Publisher, predicted
 
 from headrace.infra.names import Names
 from headrace.infra.pipeline_file import read_pipelines
-from headrace.infra.services.explain import explain
-from headrace.infra.services.moves import ask
+from headrace.infra.services.changes.moves import ask
+from headrace.infra.services.data.explain import explain
 from headrace.infra.topics import apply
 from headrace.infra.training import Origin
 from headrace.models.errors import BadInput

@@ -16,8 +16,8 @@ from kit import read_all, wait_for
 
 from headrace import Binary, Number, Pipeline, Topic
 from headrace.infra.names import Names
-from headrace.infra.services.ask import leads_anyone
-from headrace.infra.services.scaffold import init
+from headrace.infra.services.changes.ask import leads_anyone
+from headrace.infra.services.start.scaffold import init
 from headrace.infra.settings import Settings
 
 _SECONDS = 60.0  # a command takes one; a broken one must not take the whole run's time

@@ -10,32 +10,21 @@ import msgspec
 import numpy as np
 import pytest
 from browser import PHONE, accessible, fits, page_of, screenshot
-from kit import Facts, linear, produce, read_all, wait_for
+from delays import AT, DELAY, EVIL, event, serve, settings_in
+from kit import produce, read_all
 from test_dead_letters import SEND_BAD_HEADER
 from test_redrive import park
 from test_serve import server_of
-from test_source import worker_of
-from test_swap import Publisher, predicted
 
 from headrace.infra.api_keys import ApiKeys
 from headrace.infra.names import Names
-from headrace.infra.services.letters import letters
-from headrace.infra.settings import Settings
+from headrace.infra.services.dead_letters.letters import letters
 from headrace.infra.topics import apply
 from headrace.models.drift import reference_of
-from headrace.models.facts import Swapped
-from headrace.models.features import Category, Lookup, Number, Topic
+from headrace.models.features import Lookup, Number, Topic
 from headrace.models.labels import Binary
 from headrace.models.pipeline import Pipeline
 
-AT = 1_372_935_600_000  # 2013-07-04T11:00:00Z; the events are a second apart
-EVIL = "<script>window.hacked = 1</script>"
-DELAY = Pipeline(
-    name="delay",
-    events=Topic("flights", id="id", time="at"),
-    features=[Number("distance"), Category("carrier", nullable=True)],
-    label=Binary(Topic("arrivals", id="id", time="at"), "late", within="1h", if_absent="drop"),
-)
 WITH_SIDE = Pipeline(
     name="delay",
     events=Topic("flights", id="id", time="at"),
@@ -48,11 +37,6 @@ POISON = b"\x00\xff\xfe" + EVIL.encode()
 EVENTS = 130
 
 
-def event(number, **more):
-    value = {"id": f"e{number}", "at": AT + 1_000 * number, "distance": number, "carrier": "UA"} | more
-    return {"value": msgspec.json.encode(value), "key": f"k{number}".encode(), "partition": number % 2}
-
-
 def trained(manifest):
     """On distances from 1,000 to 1,999, which the events have not, and on their carrier."""
     columns = {"distance": np.arange(1_000.0, 2_000), "carrier": np.array(["UA"] * 1_000, object)}
@@ -63,19 +47,11 @@ class World:
     """130 events, the last ten of them by version 1; two labels; an event that is poison and one with hostile text."""
 
     def __init__(self, settings):
-        self.settings, self.names = settings, Names(settings.prefix, DELAY)
-        apply(settings, DELAY, 2)
-        publisher, facts = Publisher(settings, DELAY), Facts()
-        with worker_of(settings, DELAY, facts):
-            produce(settings, self.names.events, [event(n) for n in range(EVENTS - 10)])
-            wait_for("the baseline's share", lambda: predicted(facts) == EVENTS - 10)
-            publisher.publish(linear([0.001], categories=1), change=trained)
-            facts.wait(Swapped, lambda fact: fact.version == 1)
-            hostile = event(500, carrier=f"{EVIL}{'x' * 3_000}") | {"key": b"\xfe", "headers": [(EVIL, b"\xff\x00")]}
-            poison = {"value": POISON, "partition": 1, "key": EVIL.encode()}
-            produce(settings, self.names.events, [*[event(n) for n in range(EVENTS - 10, EVENTS)], hostile, poison])
-            wait_for("the others", lambda: predicted(facts) == EVENTS + 1)
-            wait_for("a dead letter", lambda: read_all(settings, self.names.topics.dead_letters))
+        self.settings = settings
+        hostile = event(500, carrier=f"{EVIL}{'x' * 3_000}") | {"key": b"\xfe", "headers": [(EVIL, b"\xff\x00")]}
+        poison = {"value": POISON, "partition": 1, "key": EVIL.encode()}
+        first, last = [event(n) for n in range(EVENTS - 10)], [event(n) for n in range(EVENTS - 10, EVENTS)]
+        self.names = serve(settings, first, [*last, hostile, poison], weight=0.001, change=trained)
         labels = [{"id": "e3", "at": AT + 4_000, "late": True}, {"id": "e4", "at": AT + 5_000, "late": False}]
         produce(settings, self.names.labels, [{"value": msgspec.json.encode(one)} for one in labels])
         self.poison_place = next(m.offset() for m in read_all(settings, self.names.events) if m.value() == POISON)
@@ -83,8 +59,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(servers, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browsed")
-    return World(Settings(bootstrap_servers=servers.bootstrap_servers, prefix=f"{folder.name}.", home=folder / "home"))
+    return World(settings_in(servers, tmp_path_factory.mktemp("browsed")))
 
 
 @pytest.fixture(scope="module")

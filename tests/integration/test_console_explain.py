@@ -6,38 +6,19 @@ import msgspec
 import numpy as np
 import pytest
 from browser import PHONE, accessible, fits, page_of, screenshot
-from kit import Facts, linear, produce, read_all, wait_for
+from delays import AT, DELAY, EVIL, event, serve, settings_in
+from kit import Facts, produce, read_all, wait_for
 from test_serve import server_of
-from test_source import worker_of
-from test_swap import Publisher, predicted
 
 from headrace.infra.names import Names
-from headrace.infra.services.explain import explain
-from headrace.infra.services.label_of import label_of
-from headrace.infra.settings import Settings
+from headrace.infra.services.data.explain import explain
+from headrace.infra.services.data.label_of import label_of
 from headrace.infra.topics import apply
 from headrace.models.drift import reference_of
 from headrace.models.durations import iso
-from headrace.models.facts import Swapped
-from headrace.models.features import Category, Number, Topic
-from headrace.models.labels import Binary
 from headrace.models.manifest import OffsetRange
-from headrace.models.pipeline import Pipeline
 
-AT = 1_372_935_600_000  # 2013-07-04T11:00:00Z; the events are a second apart
-EVIL = "<script>window.hacked = 1</script>"
-DELAY = Pipeline(
-    name="delay",
-    events=Topic("flights", id="id", time="at"),
-    features=[Number("distance"), Category("carrier", nullable=True)],
-    label=Binary(Topic("arrivals", id="id", time="at"), "late", within="1h", if_absent="drop"),
-)
 PAGE = "/console/p/delay/explain"
-
-
-def event(number, **more):
-    value = {"id": f"e{number}", "at": AT + 1_000 * number, "distance": number, "carrier": "UA"} | more
-    return {"value": msgspec.json.encode(value), "key": f"k{number}".encode(), "partition": number % 2}
 
 
 def label(number, after, late):
@@ -66,22 +47,14 @@ class World:
     """The baseline served e0 to e9, version 1 those to e19 and odd ones; one is a dead letter, one not served."""
 
     def __init__(self, settings):
-        self.settings, self.names = settings, Names(settings.prefix, DELAY)
-        apply(settings, DELAY, 2)
-        publisher, facts = Publisher(settings, DELAY), Facts()
+        self.settings = settings
         odd = [
             event(20, distance=1_000, carrier=f"{EVIL}{'x' * 3_000}"),
             event(21, carrier=None) | {"headers": [("trace", EVIL.encode()), ("raw", b"\xff\x00")], "key": b"\xfe"},
             {"value": b"\x00\xff" + EVIL.encode(), "partition": 0},
         ]
-        with worker_of(settings, DELAY, facts):
-            produce(settings, self.names.events, [event(n) for n in range(10)])
-            wait_for("the baseline's share", lambda: predicted(facts) == 10)
-            publisher.publish(linear([0.01], categories=1), change=trained)
-            facts.wait(Swapped, lambda fact: fact.version == 1)
-            produce(settings, self.names.events, [*[event(n) for n in range(10, 20)], *odd])
-            wait_for("the others", lambda: predicted(facts) == 22)
-            wait_for("a dead letter", lambda: read_all(settings, self.names.topics.dead_letters))
+        first, last = [event(n) for n in range(10)], [event(n) for n in range(10, 20)]
+        self.names = serve(settings, first, [*last, *odd], weight=0.01, change=trained)
         labels = [label(12, 2_000, late=False), label(12, 1_000, late=True), label(13, 3_600_001, late=True)]
         produce(settings, self.names.labels, labels)
         produce(settings, self.names.events, [event(23)])  # nobody comes to it
@@ -89,8 +62,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(servers, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("explained")
-    return World(Settings(bootstrap_servers=servers.bootstrap_servers, prefix=f"{folder.name}.", home=folder / "home"))
+    return World(settings_in(servers, tmp_path_factory.mktemp("explained")))
 
 
 @pytest.fixture(scope="module")

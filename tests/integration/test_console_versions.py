@@ -19,10 +19,10 @@ from headrace.infra.artifacts import write_blob
 from headrace.infra.kafka import admin
 from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS
 from headrace.infra.pipeline_file import read_pipelines
-from headrace.infra.services.event_times import timed
-from headrace.infra.services.model_diff import compare
-from headrace.infra.services.moves import ask
-from headrace.infra.services.timeline import served
+from headrace.infra.services.changes.moves import ask
+from headrace.infra.services.compare.model_diff import compare
+from headrace.infra.services.versions.event_times import timed
+from headrace.infra.services.versions.timeline import served
 from headrace.infra.topics import apply
 from headrace.infra.training import Origin
 from headrace.models import manifest as manifests

@@ -24,7 +24,7 @@ from test_leader import HOUR, NOON, NothingLive, finished, registry, started
 from headrace.infra.leadership import KafkaRegistry, KafkaRunsLog, KafkaWriter
 from headrace.infra.names import Names
 from headrace.infra.pipeline_file import read_pipelines
-from headrace.infra.services.ask import leads_anyone
+from headrace.infra.services.changes.ask import leads_anyone
 from headrace.infra.topics import apply
 from headrace.infra.training import LocalTraining, Origin
 from headrace.models.durations import iso

@@ -17,8 +17,8 @@ from headrace.infra.cli.app import app
 from headrace.infra.mlflow_model import write_model
 from headrace.infra.names import REGISTRY, Names
 from headrace.infra.pipeline_file import read_pipelines
-from headrace.infra.services.catalog import version
-from headrace.infra.services.exchange import Exported, Imported, export_model, import_model
+from headrace.infra.services.changes.exchange import Exported, Imported, export_model, import_model
+from headrace.infra.services.versions.catalog import version
 from headrace.infra.topics import apply
 from headrace.infra.training import Origin
 from headrace.models import registry

@@ -16,10 +16,10 @@ from test_swap import Publisher, predicted
 from headrace.infra.names import Names
 from headrace.infra.pipeline_file import read_pipeline
 from headrace.infra.seek import Seeker, about
-from headrace.infra.services.explain import explain
-from headrace.infra.services.rescore import RESCORED, rescore
-from headrace.infra.services.rescore_file import FileTarget
-from headrace.infra.services.rescore_topic import TopicTarget
+from headrace.infra.services.data.explain import explain
+from headrace.infra.services.scores.rescore import RESCORED, rescore
+from headrace.infra.services.scores.rescore_file import FileTarget
+from headrace.infra.services.scores.rescore_topic import TopicTarget
 from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
 from headrace.models.errors import BadInput, RegistryRefused

@@ -16,9 +16,9 @@ from test_swap import Publisher, predicted
 
 from headrace.infra.names import Names
 from headrace.infra.pipeline_file import read_pipeline
-from headrace.infra.services.diff_page import page
-from headrace.infra.services.live_table import live_table
-from headrace.infra.services.model_diff import compare
+from headrace.infra.services.compare.diff_page import page
+from headrace.infra.services.compare.live_table import live_table
+from headrace.infra.services.compare.model_diff import compare
 from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
 from headrace.models.calibration import calibration_error

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from headrace.infra.artifacts import CHUNK, Artifacts, put, write_blob
 from headrace.infra.cli.app import app
 from headrace.infra.names import ARTIFACTS, REGISTRY
-from headrace.infra.services.artifact_gc import Plan, collect
+from headrace.infra.services.changes.artifact_gc import Plan, collect
 from headrace.infra.topics import apply
 from headrace.models import manifest as manifests
 from headrace.models import registry
@@ -151,7 +151,7 @@ def test_only_the_archived_versions_of_the_pipeline_that_is_named_lose_their_gra
 
 DRIVER = """
 import signal, sys
-from headrace.infra.services import artifact_gc
+from headrace.infra.services.changes import artifact_gc
 from headrace.infra.settings import Settings
 
 artifact_gc._TOGETHER = 2  # several transactions

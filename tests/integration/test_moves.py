@@ -15,9 +15,9 @@ from test_swap import GOOD, PIPELINE, Publisher, predicted, predictions, send, s
 from headrace.infra.artifacts import write_blob
 from headrace.infra.names import ARTIFACTS, REGISTRY, RUNS, Names
 from headrace.infra.pipeline_file import read_pipelines
-from headrace.infra.services.catalog import known_versions
-from headrace.infra.services.moves import activation, ask
-from headrace.infra.services.timeline import at_moment, served
+from headrace.infra.services.changes.moves import activation, ask
+from headrace.infra.services.versions.catalog import known_versions
+from headrace.infra.services.versions.timeline import at_moment, served
 from headrace.infra.topics import apply
 from headrace.infra.training import Origin
 from headrace.models import manifest as manifests

@@ -17,7 +17,7 @@ from headrace.infra.demo.data import load_flights
 from headrace.infra.kafka import admin
 from headrace.infra.names import Names
 from headrace.infra.pipeline_file import one_of, read_pipelines
-from headrace.infra.services.plan import Options, plan
+from headrace.infra.services.compare.plan import Options, plan
 from headrace.infra.topics import apply
 from headrace.infra.training import Origin
 from headrace.models.errors import BadInput, RunFailed

@@ -12,7 +12,7 @@ from test_swap import GOOD, PIPELINE, Publisher, predicted, predictions, send, s
 from headrace.infra.keys import signer, verifier, write_keys
 from headrace.infra.leadership import KafkaRegistry, KafkaRunsLog, KafkaWriter
 from headrace.infra.names import REGISTRY, Names
-from headrace.infra.services.catalog import versions
+from headrace.infra.services.versions.catalog import versions
 from headrace.infra.topics import apply
 from headrace.models.errors import SettingsError
 from headrace.models.facts import Refused, Swapped

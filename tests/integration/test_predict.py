@@ -11,8 +11,8 @@ from test_swap import PIPELINE, Publisher
 
 from headrace.infra.names import Names
 from headrace.infra.rows import read_rows
-from headrace.infra.services import predict_targets as targets
-from headrace.infra.services.predict import Predictor, RowPrediction, RowRejected
+from headrace.infra.services.scores import predict_targets as targets
+from headrace.infra.services.scores.predict import Predictor, RowPrediction, RowRejected
 from headrace.infra.topics import apply
 from headrace.models.errors import BadInput
 

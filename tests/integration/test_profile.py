@@ -12,8 +12,8 @@ from test_cli import Cli
 
 from headrace.infra.observe import Metrics, serving
 from headrace.infra.processes.registered import living, registered
-from headrace.infra.services.live_process import chosen
-from headrace.infra.services.scrape import scraped
+from headrace.infra.services.watch.live_process import chosen
+from headrace.infra.services.watch.scrape import scraped
 from headrace.infra.settings import Settings
 from headrace.models.facts import Predicted
 

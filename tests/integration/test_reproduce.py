@@ -17,8 +17,8 @@ from headrace.infra.kafka import admin
 from headrace.infra.names import ARTIFACTS, REGISTRY, Names
 from headrace.infra.pipeline_file import read_pipelines
 from headrace.infra.processes.scheduler import LeaderThread
-from headrace.infra.services.catalog import version
-from headrace.infra.services.reproduce import Reproduction, _expected_sources, reproduce
+from headrace.infra.services.runs.reproduce import Reproduction, _expected_sources, reproduce
+from headrace.infra.services.versions.catalog import version
 from headrace.infra.sources import contents
 from headrace.infra.topics import apply
 from headrace.infra.training import Origin

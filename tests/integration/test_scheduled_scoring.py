@@ -21,7 +21,7 @@ from headrace.infra.leadership import KafkaRunsLog
 from headrace.infra.names import RUNS, Names
 from headrace.infra.scheduled_scoring import Scoreboard, ScoreWriter
 from headrace.infra.served_log import predicted_with
-from headrace.infra.services.catalog import run
+from headrace.infra.services.versions.catalog import run
 from headrace.infra.topics import apply
 from headrace.models.durations import iso
 from headrace.models.facts import DeadLettered, TickScored

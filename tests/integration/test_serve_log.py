@@ -21,10 +21,10 @@ from headrace.infra.live import LiveLabels
 from headrace.infra.names import Names
 from headrace.infra.serve.limits import Limits
 from headrace.infra.served_log import served_with
-from headrace.infra.services.diff_rows import once, together
-from headrace.infra.services.explain import explain
-from headrace.infra.services.rescore import rescore
-from headrace.infra.services.rescore_topic import TopicTarget
+from headrace.infra.services.compare.diff_rows import once, together
+from headrace.infra.services.data.explain import explain
+from headrace.infra.services.scores.rescore import rescore
+from headrace.infra.services.scores.rescore_topic import TopicTarget
 from headrace.infra.topics import apply
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput, BrokerUnavailable

@@ -16,7 +16,7 @@ from headrace.infra.names import Names
 from headrace.infra.pipeline_file import one_of, read_pipelines
 from headrace.infra.processes.together import running, serve_beside
 from headrace.infra.replay import Replay, Rows, feature_store
-from headrace.infra.services.moves import ask
+from headrace.infra.services.changes.moves import ask
 from headrace.infra.topics import apply
 from headrace.infra.training import Origin
 from headrace.models.durations import to_ms

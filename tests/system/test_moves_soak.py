@@ -28,8 +28,8 @@ from headrace.infra.names import ARTIFACTS, REGISTRY, Names
 from headrace.infra.pipeline_file import read_pipelines
 from headrace.infra.processes.supervisor import Supervisor
 from headrace.infra.processes.together import environment
-from headrace.infra.services.catalog import known_versions
-from headrace.infra.services.moves import ask
+from headrace.infra.services.changes.moves import ask
+from headrace.infra.services.versions.catalog import known_versions
 from headrace.infra.topics import apply
 from headrace.infra.training import Origin
 from headrace.models import manifest as manifests

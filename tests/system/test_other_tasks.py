@@ -14,9 +14,9 @@ from headrace.infra.names import Names
 from headrace.infra.pipeline_file import one_of, read_pipelines
 from headrace.infra.processes.together import running
 from headrace.infra.replay import Replay, Rows, feature_store
-from headrace.infra.services.catalog import version
-from headrace.infra.services.explain import explain
-from headrace.infra.services.model_diff import compare
+from headrace.infra.services.compare.model_diff import compare
+from headrace.infra.services.data.explain import explain
+from headrace.infra.services.versions.catalog import version
 from headrace.infra.topics import apply
 from headrace.models.durations import to_ms
 from headrace.models.metrics import mae, measure, rmse, roc_auc

@@ -8,8 +8,8 @@ from kit import produce, read_all, wait_for
 from headrace.infra.names import RUNS, Names
 from headrace.infra.pipeline_file import read_pipelines
 from headrace.infra.processes.together import running
-from headrace.infra.services import catalog
-from headrace.infra.services.ask import requested
+from headrace.infra.services.changes.ask import requested
+from headrace.infra.services.versions import catalog
 from headrace.infra.topics import apply
 from headrace.models.records import Finished, RunRecord
 from headrace.streams.served import decode_served

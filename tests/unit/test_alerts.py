@@ -2,7 +2,7 @@
 
 import pytest
 
-from headrace.infra.services.alerts import Condition, alerts
+from headrace.infra.services.watch.alerts import Condition, alerts
 
 
 def of(**known):

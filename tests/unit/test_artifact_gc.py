@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.infra.needed_artifacts import Entry, Log, Needed, _is_there
-from headrace.infra.services.artifact_gc import best_cut
+from headrace.infra.services.changes.artifact_gc import best_cut
 from headrace.models.manifest import Blob
 
 

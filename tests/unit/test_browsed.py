@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.infra.names import Names
-from headrace.infra.services.browsed import browsed
+from headrace.infra.services.data.browsed import browsed
 from headrace.models.features import Number, Topic
 from headrace.models.labels import Binary
 from headrace.models.pipeline import Pipeline

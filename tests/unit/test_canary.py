@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.infra.services.rescore import Reached
+from headrace.infra.services.scores.rescore import Reached
 from headrace.streams.canary import Canary
 
 

@@ -22,7 +22,7 @@ from headrace import (
     Topic,
     Torch,
 )
-from headrace.infra.services.check import check
+from headrace.infra.services.start.check import check
 from headrace.models.protocols import Trained
 
 START = 1_372_939_200_000  # 2013-07-04T12:00:00Z, Unix ms

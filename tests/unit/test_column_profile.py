@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.infra.services.profiled import Collected
+from headrace.infra.services.data.profiled import Collected
 from headrace.models.column_stats import QUANTILES, category_facts, number_facts
 from headrace.models.drift import SCORE, distances, reference_of
 from headrace.models.features import Column

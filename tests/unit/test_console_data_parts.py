@@ -10,7 +10,7 @@ from headrace.infra.names import Names
 from headrace.infra.serve.http import Bodies, Request
 from headrace.infra.serve.limits import Limits
 from headrace.infra.serve.refusals import RequestRefused
-from headrace.infra.services.profiled import Bin
+from headrace.infra.services.data.profiled import Bin
 from headrace.models.column_stats import Bins
 from headrace.models.features import Number, Topic
 from headrace.models.labels import Binary

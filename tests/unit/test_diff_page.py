@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.infra.services.diff_page import page
-from headrace.infra.services.model_diff import Moved, Report, Side
+from headrace.infra.services.compare.diff_page import page
+from headrace.infra.services.compare.model_diff import Moved, Report, Side
 from headrace.models.difference import Scored, difference
 
 OURS = {"html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "p", "div", "b", "span", "table", "thead"}

@@ -7,8 +7,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from headrace.infra.names import RUNS, Names
-from headrace.infra.services import live_catalog
-from headrace.infra.services.live_catalog import LiveCatalog
+from headrace.infra.services.watch import live_catalog
+from headrace.infra.services.watch.live_catalog import LiveCatalog
 from headrace.infra.settings import Settings
 from headrace.models.features import Number, Topic
 from headrace.models.labels import Binary

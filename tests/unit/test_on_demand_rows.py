@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.infra.names import Names
-from headrace.infra.services.explain import explain
+from headrace.infra.services.data.explain import explain
 from headrace.infra.settings import Settings
 from headrace.models.draw import sources_of
 from headrace.models.errors import BadInput

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_diff_page import Tags
 
-from headrace.infra.services.plan import Report, Row
-from headrace.infra.services.plan_page import page
+from headrace.infra.services.compare.plan import Report, Row
+from headrace.infra.services.compare.plan_page import page
 
 _maybe = st.one_of(st.none(), st.floats(0, 1), st.floats(-1e9, 1e9))
 _letters = st.characters(categories=["L", "N", "P", "S", "Zs"])

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from headrace.infra.services.plan import Options, plan
+from headrace.infra.services.compare.plan import Options, plan
 from headrace.infra.settings import Settings
 from headrace.models.bootstrap import Estimate
 from headrace.models.durations import iso

@@ -12,10 +12,10 @@ from headrace import Aggregate, Binary, Function, Number, Pipeline, Topic
 from headrace.infra.local.detached import Process
 from headrace.infra.observe import Metrics
 from headrace.infra.processes.registered import living, registered
-from headrace.infra.services import flame
-from headrace.infra.services.live_process import chosen
-from headrace.infra.services.profile import profile
-from headrace.infra.services.scrape import read
+from headrace.infra.services.watch import flame
+from headrace.infra.services.watch.live_process import chosen
+from headrace.infra.services.watch.profile import profile
+from headrace.infra.services.watch.scrape import read
 from headrace.models.errors import BadInput, HeadraceError
 from headrace.models.facts import Acknowledged, Predicted, SideRowsApplied
 from headrace.streams.infer import score

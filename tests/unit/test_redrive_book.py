@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from headrace.infra.services.redrive_book import ALREADY, TWIN, Book
+from headrace.infra.services.dead_letters.redrive_book import ALREADY, TWIN, Book
 from headrace.models.errors import BadInput
 from headrace.streams.dead_letters import is_mark
 

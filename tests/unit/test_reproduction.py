@@ -5,7 +5,7 @@ from kit import manifest
 from msgspec.structs import replace
 from test_artifact_gc import needed
 
-from headrace.infra.services.reproduce import compared
+from headrace.infra.services.runs.reproduce import compared
 from headrace.models.features import Number, Topic
 from headrace.models.labels import Binary
 from headrace.models.pipeline import Pipeline

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from headrace.infra.names import Names
-from headrace.infra.services.book import Book, RunFacts
-from headrace.infra.services.run_list import PAGE, going, one_of, past
-from headrace.infra.services.run_logs import newest_lines
-from headrace.infra.services.run_words import (
+from headrace.infra.services.runs.run_list import PAGE, going, one_of, past
+from headrace.infra.services.runs.run_logs import newest_lines
+from headrace.infra.services.runs.run_words import (
     compared,
     curve_in_a_line,
     curves_together,
@@ -18,6 +17,7 @@ from headrace.infra.services.run_words import (
     thinned,
     took,
 )
+from headrace.infra.services.versions.book import Book, RunFacts
 from headrace.infra.settings import Settings
 from headrace.infra.training import plain, run_folder
 from headrace.models.errors import BadInput

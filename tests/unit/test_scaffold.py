@@ -7,8 +7,8 @@ import pytest
 
 from headrace.infra.pipeline_file import read_pipeline
 from headrace.infra.rows import read_rows
-from headrace.infra.services.check import check
-from headrace.infra.services.scaffold import init
+from headrace.infra.services.start.check import check
+from headrace.infra.services.start.scaffold import init
 from headrace.models.errors import BadInput
 
 

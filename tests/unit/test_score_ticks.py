@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import AnyOf, Binary, Cron, DeclarationError, Every, NewLabels, Number, Pipeline, Score, Topic
-from headrace.infra.services.upcoming import upcoming
+from headrace.infra.services.runs.upcoming import upcoming
 from headrace.models.durations import iso
 from headrace.models.records import Paused, Scored, Scoring
 from headrace.scheduler.score_ticks import ScoreTicks

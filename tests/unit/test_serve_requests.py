@@ -14,7 +14,7 @@ from headrace.infra.serve.limits import Limits
 from headrace.infra.serve.refusals import Overloaded, RequestRefused, TooLarge
 from headrace.infra.serve.rows import Events
 from headrace.infra.serve.versions import as_json
-from headrace.infra.services.resolve import resolve
+from headrace.infra.services.versions.resolve import resolve
 from headrace.models.errors import BadInput
 from headrace.models.features import Lookup, Number, Topic
 from headrace.models.labels import Binary

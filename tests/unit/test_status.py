@@ -7,10 +7,10 @@ from prometheus_client import generate_latest
 
 from headrace.infra.names import Names
 from headrace.infra.observe import Metrics
-from headrace.infra.services.book import Book, RunFacts
-from headrace.infra.services.recent import within
-from headrace.infra.services.scrape import read
-from headrace.infra.services.status import Watcher, _runs, _schedule
+from headrace.infra.services.versions.book import Book, RunFacts
+from headrace.infra.services.watch.recent import within
+from headrace.infra.services.watch.scrape import read
+from headrace.infra.services.watch.status import Watcher, _runs, _schedule
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso
 from headrace.models.facts import Guarded

@@ -1,6 +1,6 @@
 """History records → which version served which events."""
 
-from headrace.infra.services.timeline import folded
+from headrace.infra.services.versions.timeline import folded
 from headrace.models.records import Switched
 
 

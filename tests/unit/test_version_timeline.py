@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.infra.console.timeline_chart import Lane, timeline
-from headrace.infra.services.book import VersionFacts
-from headrace.infra.services.run_words import beside
-from headrace.infra.services.spells import spells, window
-from headrace.infra.services.timeline import Served
-from headrace.infra.services.version_search import matching
+from headrace.infra.services.runs.run_words import beside
+from headrace.infra.services.versions.book import VersionFacts
+from headrace.infra.services.versions.spells import spells, window
+from headrace.infra.services.versions.timeline import Served
+from headrace.infra.services.versions.version_search import matching
 from headrace.models.durations import iso
 from headrace.models.records import Promoted
 

@@ -8,8 +8,8 @@ from headrace.infra.console.comparisons import ROWS
 from headrace.infra.console.site import HTML, SAFE, Route, Site
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import RequestRefused
-from headrace.infra.services import diff_parts as parts
-from headrace.infra.services.resolve import resolve
+from headrace.infra.services.compare import diff_parts as parts
+from headrace.infra.services.versions.resolve import resolve
 from headrace.models.aliases import CHAMPION
 from headrace.models.errors import BadInput, HeadraceError
 

@@ -12,8 +12,8 @@ from headrace.infra.names import Names
 from headrace.infra.seek import is_place
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound
-from headrace.infra.services import browse as browsing
-from headrace.infra.services import served_rows as serving
+from headrace.infra.services.data import browse as browsing
+from headrace.infra.services.data import served_rows as serving
 from headrace.models.errors import BadInput
 
 _ROWS = 50

@@ -7,9 +7,9 @@ import msgspec
 from headrace.infra.console.fields import whole_number
 from headrace.infra.console.site import Route, Site
 from headrace.infra.serve.http import Request, Response
-from headrace.infra.services.examples import examples
-from headrace.infra.services.explain import Explanation, NotAmongServed, explain, feature_text, standings
-from headrace.infra.services.label_of import label_of
+from headrace.infra.services.data.examples import examples
+from headrace.infra.services.data.explain import Explanation, NotAmongServed, explain, feature_text, standings
+from headrace.infra.services.data.label_of import label_of
 from headrace.models.errors import HeadraceError
 from headrace.streams.codec import unix_ms
 

@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from headrace.infra.console.asking import REASON, reason_of, replied, said_of
+from headrace.infra.console.asking import REASON, moved, said_of
 from headrace.infra.console.pages.version import number_of
 from headrace.infra.console.site import Route, Site, form
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound, RequestRefused
-from headrace.infra.services.ask import MoveRefused
-from headrace.infra.services.book import Standing, VersionFacts
-from headrace.infra.services.moves import refusal
+from headrace.infra.services.changes.ask import MoveRefused
+from headrace.infra.services.changes.moves import refusal
+from headrace.infra.services.versions.book import Standing, VersionFacts
 from headrace.models.aliases import CHALLENGER
-from headrace.models.records import Asking
+from headrace.models.records import Asking, Replied
 
 _ALIAS: Final = 40
 
@@ -76,31 +76,24 @@ async def _do(site: Site, request: Request, pipeline: str, version: str, move: s
     site.place(pipeline)
     with site.catalog.of(pipeline).book() as book:
         number = number_of(book, version)
-    try:
-        said: dict[str, Any] = {"why": reason_of(fields)}
-        _expect_name(kind, alias)
-    except RequestRefused as error:
-        given = {"alias": alias, "why": fields.get("why", "")}
-        return _page(site, request, pipeline, version, move, refused=error, **given)
+    said: dict[str, Any] = {}
     if kind.move in ("promote", "rollback", "pin"):
         guard = fields.get("champion", "")
-        said |= {"version": number, "champion": int(guard) if guard.isdecimal() and len(guard) <= 9 else None}
+        said = {"version": number, "champion": int(guard) if guard.isdecimal() and len(guard) <= 9 else None}
     elif kind.move != "unpin":
-        said["version"] = None if move == "unalias" else number
-        said["alias"] = alias
+        said = {"version": None if move == "unalias" else number, "alias": alias}
 
-    async def done() -> str:
-        reply = await replied(site, request, pipeline, kind.move, **said)
+    def done(reply: Replied) -> str:
         return f"{_said(kind.done, number, alias)} On record: seq {reply.seq}."
 
-    place = f"/console/p/{quote(pipeline)}/versions"
     try:
-        text = await site.once((pipeline, move, number, alias), fields.get("once", ""), done)
+        _expect_name(kind, alias)
+        text = await moved(site, request, pipeline, kind.move, fields, done, **said)
     except MoveRefused as error:
         return _refused(site, request, pipeline, number, move, error.reason)
-    except RequestRefused as error:  # nobody led, or too many ask
-        return _page(site, request, pipeline, version, move, refused=error, alias=alias, why=said["why"])
-    return site.notice(f"{place}/{number}", text)
+    except RequestRefused as error:  # no reason or no name, nobody led, or too many ask
+        return _page(site, request, pipeline, version, move, refused=error, alias=alias, why=fields.get("why", ""))
+    return site.notice(f"/console/p/{quote(pipeline)}/versions/{number}", text)
 
 
 def _page(

@@ -12,8 +12,8 @@ from headrace.infra.console.charts import At, Axes, Line, Mark, over_time, spark
 from headrace.infra.console.flow_picture import flow_picture
 from headrace.infra.console.site import Route, Site, redirect
 from headrace.infra.serve.http import Request, Response
-from headrace.infra.services.live_lines import LiveLines, live_lines
-from headrace.infra.services.status import Sample, Status
+from headrace.infra.services.compare.live_lines import LiveLines, live_lines
+from headrace.infra.services.watch.status import Sample, Status
 from headrace.models.durations import to_ms
 
 _LINES_SECONDS = 60.0  # that the metric's lines are shown as they are: they take seconds

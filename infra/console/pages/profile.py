@@ -6,8 +6,8 @@ from headrace.infra.console.site import Route, Site, here
 from headrace.infra.console.tabs import PROFILE, tabs
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import RequestRefused
-from headrace.infra.services.column_profile import ROWS, column_profile
-from headrace.infra.services.profiled import ColumnProfile
+from headrace.infra.services.data.column_profile import ROWS, column_profile
+from headrace.infra.services.data.profiled import ColumnProfile
 from headrace.models.errors import HeadraceError
 
 _MOST = 200_000  # rows of a profile: some hundred bytes each in memory

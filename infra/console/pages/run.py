@@ -16,11 +16,11 @@ from headrace.infra.console.site import HTML, SAFE, Route, Site, form
 from headrace.infra.console.view import short
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound, RequestRefused
-from headrace.infra.services.ask import MoveRefused
-from headrace.infra.services.book import RunFacts
-from headrace.infra.services.run_list import one_of
-from headrace.infra.services.run_logs import newest_lines
-from headrace.infra.services.run_words import compared, curves_together, progress_of, rows_of, thinned, took
+from headrace.infra.services.changes.ask import MoveRefused
+from headrace.infra.services.runs.run_list import one_of
+from headrace.infra.services.runs.run_logs import newest_lines
+from headrace.infra.services.runs.run_words import compared, curves_together, progress_of, rows_of, thinned, took
+from headrace.infra.services.versions.book import RunFacts
 from headrace.infra.services.written import seconds
 from headrace.infra.training import plain
 from headrace.models.errors import BadInput

@@ -8,10 +8,10 @@ from headrace.infra.console.asking import is_led, moved, said_of
 from headrace.infra.console.site import Route, Site, form, here
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound, RequestRefused
-from headrace.infra.services import run_list
-from headrace.infra.services.ask import MoveRefused
-from headrace.infra.services.run_words import progress_of, took
-from headrace.infra.services.upcoming import upcoming
+from headrace.infra.services.changes.ask import MoveRefused
+from headrace.infra.services.runs import run_list
+from headrace.infra.services.runs.run_words import progress_of, took
+from headrace.infra.services.runs.upcoming import upcoming
 from headrace.streams.codec import clock_ms
 
 _TIMES = 3  # of each trigger

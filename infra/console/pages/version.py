@@ -6,12 +6,12 @@ from headrace.infra.console.site import Route, Site
 from headrace.infra.names import Names
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound
-from headrace.infra.services.book import Book, Standing
-from headrace.infra.services.catalog import detail
-from headrace.infra.services.event_times import begins
-from headrace.infra.services.moves import refusal
-from headrace.infra.services.resolve import resolve
-from headrace.infra.services.run_words import Compared, beside
+from headrace.infra.services.changes.moves import refusal
+from headrace.infra.services.runs.run_words import Compared, beside
+from headrace.infra.services.versions.book import Book, Standing
+from headrace.infra.services.versions.catalog import detail
+from headrace.infra.services.versions.event_times import begins
+from headrace.infra.services.versions.resolve import resolve
 from headrace.models.durations import iso
 from headrace.models.errors import BadInput
 from headrace.models.manifest import Manifest

@@ -9,11 +9,11 @@ from headrace.infra.console.site import Route, Site, here
 from headrace.infra.console.timeline_chart import Lane, drawable, timeline
 from headrace.infra.names import Names
 from headrace.infra.serve.http import Request, Response
-from headrace.infra.services.book import Standing, VersionFacts
-from headrace.infra.services.event_times import begins, ends
-from headrace.infra.services.run_words import beside
-from headrace.infra.services.spells import Spell, Window, spells, trained_through, window
-from headrace.infra.services.version_search import Kind, matching
+from headrace.infra.services.runs.run_words import beside
+from headrace.infra.services.versions.book import Standing, VersionFacts
+from headrace.infra.services.versions.event_times import begins, ends
+from headrace.infra.services.versions.spells import Spell, Window, spells, trained_through, window
+from headrace.infra.services.versions.version_search import Kind, matching
 
 _A_PAGE = 50  # versions in the list
 _SPELLS = 20  # in the drawing

@@ -1,0 +1,1 @@
+"""rows → topics; topics → records, served rows and columns that people can read, and why one was answered so."""
