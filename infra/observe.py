@@ -61,6 +61,9 @@ class Metrics:
         self._live = gauge(
             "headrace_live_metric", "On labels that came later", ["pipeline", "version", "segment", "metric"]
         )
+        self._live_rows = gauge(
+            "headrace_live_metric_rows", "That its live metrics stand on", ["pipeline", "version", "segment"]
+        )
         self._delay = gauge(
             "headrace_label_delay_seconds", "Event time from a row to its label", ["pipeline", "quantile"]
         )
@@ -171,6 +174,7 @@ class Metrics:
     @_take.register
     def _(self, fact: facts.LiveMetric) -> None:
         self._live.labels(fact.pipeline, str(fact.version), fact.segment, fact.metric).set(fact.value)
+        self._live_rows.labels(fact.pipeline, str(fact.version), fact.segment).set(fact.rows)
         self._measured[fact.pipeline] = self._measured.get(fact.pipeline, frozenset()) | {fact.version}
 
     @_take.register
@@ -191,7 +195,7 @@ class Metrics:
         """Versions come for ever: those that are no longer measured go."""
         gone = self._measured.get(fact.pipeline, frozenset()) - set(fact.versions)
         for version in gone:
-            for metric in (self._live, self._paired):
+            for metric in (self._live, self._live_rows, self._paired):
                 metric.remove_by_labels({"pipeline": fact.pipeline, "version": str(version)})
         self._measured[fact.pipeline] = frozenset(fact.versions)
 

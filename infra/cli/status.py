@@ -69,9 +69,14 @@ def _print(one: "Status") -> None:
     if one.live:
         measures = list(one.live[0].metrics)
         print_table(
-            ["version", "", *measures],
+            ["version", "", "rows", *measures],
             [
-                (live.version, ", ".join(live.names), *(number(live.metrics.get(name)) for name in measures))
+                (
+                    live.version,
+                    ", ".join(live.names),
+                    number(live.rows),
+                    *(number(live.metrics.get(name)) for name in measures),
+                )
                 for live in one.live
             ],
         )

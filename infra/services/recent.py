@@ -31,6 +31,7 @@ class VersionNow(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     names: tuple[str, ...]  # its aliases; the baseline is called that
     metrics: dict[str, float]
+    rows: int | None = None  # labelled ones that they stand on
 
 
 class _Timed(Protocol):
@@ -103,12 +104,17 @@ class Recently:
     def live(self, aliases: Mapping[str, int]) -> tuple[VersionNow, ...]:
         """The champion first, then the newest."""
         values: dict[int, dict[str, float]] = {}
+        rows: dict[int, int] = {}
         for kept in self._scrapes:
+            rows |= {version: count for (name, version), count in kept[-1].live_rows.items() if name == self._pipeline}
             for one in kept[-1].live:
                 if one.pipeline == self._pipeline:
                     values.setdefault(one.version, {})[one.metric] = one.value
         ordered = sorted(values, key=lambda version: (version != aliases[CHAMPION], -version))
-        return tuple(VersionNow(version=one, names=_names(one, aliases), metrics=values[one]) for one in ordered)
+        return tuple(
+            VersionNow(version=one, names=_names(one, aliases), metrics=values[one], rows=rows.get(one))
+            for one in ordered
+        )
 
     def _stage(self, agent: str, stage: str) -> list[Times | None]:
         return [_between(kept, lambda one: one.stages.get((agent, stage))) for kept in self._scrapes]

@@ -67,6 +67,7 @@ class Scrape:
     latency: Mapping[str, Times]  # by events topic: append of an event to commit of its prediction
     counts: Mapping[tuple[str, str], float]  # by pipeline and what is counted: see _COUNTS
     live: Sequence[LiveValue]
+    live_rows: Mapping[tuple[str, int], int]  # by pipeline and version: labelled rows that its live metrics stand on
 
 
 def scraped(port: int) -> Scrape:
@@ -94,6 +95,7 @@ def read(text: str, at: float) -> Scrape:
     rows = dict.fromkeys(_ROWS.values(), 0.0)
     counts: dict[tuple[str, str], float] = {}
     live: list[LiveValue] = []
+    live_rows: dict[tuple[str, int], int] = {}
     for sample in samples:
         if sample.name in _ROWS:
             rows[_ROWS[sample.name]] += sample.value
@@ -106,9 +108,11 @@ def read(text: str, at: float) -> Scrape:
                 pipeline=of["pipeline"], version=int(of["version"]), metric=of["metric"], value=sample.value
             )
             live.append(value)
+        if sample.name == "headrace_live_metric_rows" and not sample.labels["segment"]:
+            live_rows[sample.labels["pipeline"], int(sample.labels["version"])] = int(sample.value)
     stages = {(agent, stage): times for (agent, stage), times in _times(samples, _STAGES, "agent", "stage").items()}
     latency = {topic: times for (topic,), times in _times(samples, _LATENCY, "topic").items()}
-    return Scrape(at=at, rows=rows, stages=stages, latency=latency, counts=counts, live=live)
+    return Scrape(at=at, rows=rows, stages=stages, latency=latency, counts=counts, live=live, live_rows=live_rows)
 
 
 def _times(samples: Sequence[Any], name: str, *labels: str) -> dict[tuple[str, ...], Times]:

@@ -12,11 +12,15 @@ from playwright.sync_api import Error, expect
 from test_serve import server_of
 from test_source import worker_of
 from test_swap import PIPELINE, Publisher, send
+from typer.testing import CliRunner
 
 from headrace.infra.api_keys import ApiKeys
 from headrace.infra.cli.app import app
 from headrace.infra.names import Names
+from headrace.infra.observe import Metrics, serving
+from headrace.infra.processes.registered import registered
 from headrace.infra.topics import apply
+from headrace.models.facts import LiveMetric
 from headrace.models.features import Topic
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
@@ -129,11 +133,36 @@ def test_fifty_pipelines_fit_a_page_those_in_trouble_first_and_a_search_finds_on
         expect(page).to_have_title("delay-49 · headrace")
 
 
-def test_status_says_the_same_in_a_terminal_and_fails_where_something_is_bad(
-    settings, publisher, monkeypatch, tmp_path
-):
-    from typer.testing import CliRunner
+def test_a_live_metric_says_on_how_many_labelled_rows_it_stands(settings, browser, publisher, monkeypatch, tmp_path):
+    metrics = Metrics()
+    for version, rows in ((1, 1_234), (0, 2_000)):
+        metrics(LiveMetric(pipeline="delay", version=version, metric="roc_auc", value=0.75, rows=rows))
+        metrics(LiveMetric(pipeline="delay", version=version, metric="roc_auc", value=0.9, rows=150, segment="wind=3"))
+    publisher.publish(linear([0.5, -0.25]))
+    with (
+        serving(metrics, 0) as port,
+        registered(settings.home, role="scheduler", pipelines=["delay"], metrics_port=port),
+        console_of(settings, browser, PIPELINE) as (page, _),
+    ):
+        page.goto("/console/p/delay")
+        table = page.get_by_role("region", name="Live metrics by version")
+        expect(table.get_by_role("columnheader", name="labelled rows")).to_be_visible(timeout=30_000)
+        expect(table.get_by_role("row", name="champion")).to_contain_text("1,234")
+        expect(table.get_by_role("row", name="baseline")).to_contain_text("2,000")
+        accessible(page)
+        fits(page)
+        asked = command_line(settings, monkeypatch, tmp_path)
+        found = CliRunner().invoke(app, [*asked, "--output", "json"])
+        assert {one["version"]: one["rows"] for one in msgspec.json.decode(found.stdout)["live"]} == {
+            1: 1_234,
+            0: 2_000,
+        }
+        (said,) = [line for line in CliRunner().invoke(app, asked).stdout.splitlines() if "champion  1,234" in line]
+        assert said.split() == ["1", "champion", "1,234", "0.75"]
 
+
+def command_line(settings, monkeypatch, tmp_path):
+    """`headrace status` of the same pipeline."""
     file = tmp_path / "delay.py"
     file.write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
@@ -143,7 +172,13 @@ def test_status_says_the_same_in_a_terminal_and_fails_where_something_is_bad(
         ("HEADRACE_HOME", str(settings.home)),
     ):
         monkeypatch.setenv(name, value)
-    ask = ["status", str(file), "--seconds", "0.5", "--output", "json"]
+    return ["status", str(file), "--seconds", "0.5"]
+
+
+def test_status_says_the_same_in_a_terminal_and_fails_where_something_is_bad(
+    settings, publisher, monkeypatch, tmp_path
+):
+    ask = [*command_line(settings, monkeypatch, tmp_path), "--output", "json"]
     found = CliRunner().invoke(app, ask)
     assert found.exit_code == 0, found.output
     quiet = msgspec.json.decode(found.stdout)
@@ -162,8 +197,6 @@ def test_status_says_the_same_in_a_terminal_and_fails_where_something_is_bad(
 
 
 def _status(ask):
-    from typer.testing import CliRunner
-
     return msgspec.json.decode(CliRunner().invoke(app, ask).stdout)
 
 
