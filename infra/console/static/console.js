@@ -55,7 +55,8 @@
   Idiomorph.defaults.ignoreActiveValue = true;
   Idiomorph.defaults.callbacks = Object.assign({}, Idiomorph.defaults.callbacks, {
     beforeNodeMorphed: (node) => !touched(node),
-    beforeNodeRemoved: (node) => node.id !== "notice",  // said once, and what it tells of comes by push at once
+    // what is said once, and what it tells of comes by push at once; and a ticked row that newer ones push off the page
+    beforeNodeRemoved: (node) => node.id !== "notice" && !(node.tagName === "TR" && node.querySelector("input:checked")),
     beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
   });
 
