@@ -16,6 +16,7 @@ from headrace.models.errors import HeadraceError
 
 RATE_SECONDS = 12.0  # over which rates are taken
 _LATENCY_SECONDS = 60.0  # and percentiles: fewer calls say little
+DAY_SECONDS = 86_400.0  # then an alert has been seen, or nobody looks
 STAGES = ("decode", "features", "infer", "encode", "produce", "acknowledge", "commit")
 
 
@@ -91,9 +92,17 @@ class Recently:
                 found.append(StageTime(stage=stage, p50=p50, p99=p99))
         return tuple(found)
 
-    def count(self, what: str) -> int:
-        """Since the processes started: see `scrape`."""
-        return int(sum(kept[-1].counts.get((self._pipeline, what), 0) for kept in self._scrapes))
+    def refused(self, aliases: Mapping[str, int], now: float) -> tuple[int, ...]:
+        """Versions that a process refused within a day (`now` is Unix seconds), that an alias still means, and that the
+        process does not serve after all. 0 is a record of no version."""
+        found = set()
+        for kept in self._scrapes:
+            newest = kept[-1]
+            for (pipeline, version), at in newest.refused.items():
+                is_wanted = version in aliases.values() and newest.serving.get(pipeline) != version
+                if pipeline == self._pipeline and now - at < DAY_SECONDS and (is_wanted or not version):
+                    found.add(version)
+        return tuple(sorted(found))
 
     def rate(self, what: str) -> float | None:
         """A second."""

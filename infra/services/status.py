@@ -16,11 +16,13 @@ from headrace.infra.services.letter_rates import LetterRates
 from headrace.infra.services.live_catalog import LiveCatalog
 from headrace.infra.services.newest_rows import NewestRows, newest_rows
 from headrace.infra.services.positions import Looker, Positions
-from headrace.infra.services.recent import RATE_SECONDS, Recent, StageTime, VersionNow, within
+from headrace.infra.services.recent import DAY_SECONDS, RATE_SECONDS, Recent, StageTime, VersionNow, within
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso, to_ms
 from headrace.models.errors import BrokerUnavailable, RegistryRefused
 from headrace.models.protocols import Scheduled
+from headrace.models.registry import Versions
+from headrace.scheduler.guard import BY, moved_at
 
 _KEPT = 450  # samples: a quarter of an hour at one every two seconds
 _ROWS_SECONDS = 20.0  # between two looks at the newest served rows of a pipeline
@@ -153,6 +155,7 @@ class Watcher:
             champion, aliases, pinned = book.known.champion, book.known.aliases, book.known.pinned
             paused_by = book.paused.by if book.paused is not None and book.paused.paused else ""
             running, newest, ticked = _runs(book)
+            guarded = _taken_back(book.known, time_ns() // 1_000_000)
         events, predicted = self._rate(names.events), self._answered(name)
         dead, lag = self.letters.rate(name), None if now is None else now.lag[name]
         counted = self.letters.of(name).counted
@@ -175,8 +178,8 @@ class Watcher:
             drift=max((one.psi for one in rows.drift), default=None),
             drifted=tuple(one.column for one in rows.drift),
             dead_share=dead / (dead + (predicted or 0)) if dead else 0.0,
-            refused=recently.count("refused"),
-            guarded=recently.count("guarded"),
+            refused=recently.refused(aliases, time_ns() / 1e9),
+            guarded=guarded,
             failure=self._failure or self._catalog.of(name).failure,
         )
         return Status(
@@ -251,6 +254,15 @@ def _runs(book: Book) -> tuple[RunFacts | None, RunFacts | None, RunFacts | None
         if newest is not None and ticked is not None:
             break
     return running, newest, ticked
+
+
+def _taken_back(known: Versions, now: int) -> int:
+    """The version that the guard took back within a day (`now` is Unix ms), as long as nobody moved the champion since;
+    0: none."""
+    *_, before, champion = None, None, *known.promotions
+    if champion is None or before is None or (champion.move, champion.by) != ("rollback", BY):
+        return 0
+    return before.version if now - (moved_at(champion) or 0) < DAY_SECONDS * 1000 else 0
 
 
 def _schedule(names: Names, newest: RunFacts | None, now: int) -> tuple[str, float]:

@@ -20,7 +20,7 @@ from headrace.infra.names import Names
 from headrace.infra.observe import Metrics, serving
 from headrace.infra.processes.registered import registered
 from headrace.infra.topics import apply
-from headrace.models.facts import LiveMetric
+from headrace.models.facts import LiveMetric, Refused
 from headrace.models.features import Topic
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
@@ -159,6 +159,22 @@ def test_a_live_metric_says_on_how_many_labelled_rows_it_stands(settings, browse
         }
         (said,) = [line for line in CliRunner().invoke(app, asked).stdout.splitlines() if "champion  1,234" in line]
         assert said.split() == ["1", "champion", "1,234", "0.75"]
+
+
+def test_an_alert_of_a_refused_version_goes_with_the_next_promotion(settings, browser, publisher):
+    metrics = Metrics()
+    metrics(Refused(pipeline="delay", reason="graph", detail="it is none", version=1))
+    publisher.publish(b"no graph")
+    with (
+        serving(metrics, 0) as port,
+        registered(settings.home, role="worker", pipelines=["delay"], metrics_port=port),
+        console_of(settings, browser, PIPELINE) as (page, _),
+    ):
+        page.goto("/console/p/delay")
+        alert = page.get_by_text("Version 1 was refused by a process on this machine")
+        expect(alert).to_be_visible()
+        publisher.publish(linear([0.5, -0.25]))
+        expect(alert).to_have_count(0)
 
 
 def command_line(settings, monkeypatch, tmp_path):
