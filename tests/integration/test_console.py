@@ -261,6 +261,19 @@ def test_a_browser_signs_in_with_a_key_and_may_do_what_the_key_may(settings, bro
         assert client.get("/console/p/delay", Authorization=f"Bearer {reader}")[0] == 200  # a program needs no session
 
 
+def test_a_browser_that_came_by_https_is_given_a_cookie_for_https_alone(settings, publisher):
+    _, reader = ApiKeys(settings.api_keys).add("reader", "read")
+    origin = "https://models.example"
+    with server_of(settings, PIPELINE, allow_origins=(origin,), allow_hosts=("models.example",)) as (server, client):
+        for place, is_secure in ((origin, True), (f"http://127.0.0.1:{server.port}", False)):
+            kind = {"content-type": "application/x-www-form-urlencoded", "x-forwarded-proto": "https", "origin": place}
+            status, _, headers = client("POST", "/console/sign-in", f"key={reader}".encode(), kind)
+            assert status == 303
+            cookie = headers["set-cookie"]
+            assert cookie.endswith("; Secure") == is_secure
+            assert client.get("/console/p/delay", Cookie=cookie.partition(";")[0])[0] == 200
+
+
 def asked_to_sign_in(page):
     with suppress(Error):  # the page goes there by itself as well, and may do so first
         page.goto("/console/p/delay")
@@ -330,6 +343,53 @@ def test_a_listening_page_hears_of_a_change_and_of_the_servers_end(settings, pub
         server.stop()
         assert not any(line.startswith(b"event") for line in iter(answer.readline, b""))
         connection.close()
+
+
+def test_one_key_does_not_keep_the_others_pages_from_listening_and_a_page_without_a_line_says_so(
+    settings, browser, publisher
+):
+    keys = ApiKeys(settings.api_keys)
+    _, greedy = keys.add("reader", "read")
+    _, other = keys.add("reader", "read")  # the name is no key
+    with console_of(settings, browser, PIPELINE) as (page, client):
+
+        def listening(key):
+            connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
+            connection.request("GET", "/console/changes?watch=board", headers={"Authorization": f"bEARER {key}"})
+            return connection, connection.getresponse()
+
+        lines = [listening(greedy) for _ in range(32)]
+        assert {answer.status for _, answer in lines} == {200}
+        over, refused = listening(greedy)
+        assert (refused.status, refused.getheader("retry-after")) == (429, "30")
+        assert b"32 pages listen with this API key already: close some" in refused.read()
+        others = listening(other)
+        assert others[1].status == 200
+        page.goto("/console/p/delay")
+        page.get_by_label("API key").fill(greedy)
+        page.get_by_role("button", name="Sign in").click()
+        said = page.get_by_text("This page does not keep itself up to date. 32 pages listen with this API key already")
+        expect(said).to_be_visible()
+        expect(page.locator("#live")).to_have_text("not live")
+        accessible(page)
+        fits(page)
+        for connection, answer in lines:
+            answer.close()
+            connection.close()
+        wait_for("a line to be free", lambda: freed(listening, greedy))
+        page.reload()
+        expect(page.locator("#live")).to_have_attribute("data-state", "live")
+        expect(said).to_have_count(0)
+        for connection, answer in ((over, refused), others):
+            answer.close()
+            connection.close()
+
+
+def freed(listening, key):
+    connection, answer = listening(key)
+    answer.close()
+    connection.close()
+    return answer.status == 200
 
 
 def test_new_records_come_onto_the_newest_page_by_push_and_not_onto_a_search(settings, browser, publisher):
