@@ -21,6 +21,7 @@ _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 1
 _STAGES = tuple(float(f"{digits}e{power}") for power in range(-5, 2) for digits in (1, 1.5, 2.5, 4, 6.5))
 _TOGETHER = tuple(2**power for power in range(11))
 _INFER = "infer"  # the agent whose chunks `Predicted` is of, as the worker names it
+_REFUSED = 20  # versions of a pipeline with the time of their refusal: they come for ever
 _log = logging.getLogger("headrace")
 
 
@@ -54,12 +55,17 @@ class Metrics:
         self._version = gauge("headrace_model_version", "Serving", ["pipeline"])
         self._served_since = gauge("headrace_model_served_since_timestamp_seconds", "Last swap", ["pipeline"])
         self._refused = counter("headrace_registry_refused", "Records, models refused", ["pipeline", "reason"])
+        self._refused_at = gauge("headrace_registry_refused_timestamp_seconds", "Last refused", ["pipeline", "version"])
+        self._refused_versions: dict[str, list[str]] = {}  # that have such a time, by pipeline
         self._side_rows = counter("headrace_side_rows", "Side rows applied", ["topic"])
         self._runs = counter("headrace_training_runs", "By outcome", ["pipeline", "outcome"])
         self._retries = counter("headrace_training_retries", "Attempts beyond a run's first", ["pipeline"])
         self._overruns = counter("headrace_training_overruns", "Runs that delay a tick", ["pipeline"])
         self._live = gauge(
             "headrace_live_metric", "On labels that came later", ["pipeline", "version", "segment", "metric"]
+        )
+        self._live_rows = gauge(
+            "headrace_live_metric_rows", "That its live metrics stand on", ["pipeline", "version", "segment"]
         )
         self._delay = gauge(
             "headrace_label_delay_seconds", "Event time from a row to its label", ["pipeline", "quantile"]
@@ -146,6 +152,12 @@ class Metrics:
     @_take.register
     def _(self, fact: facts.Refused) -> None:
         self._refused.labels(fact.pipeline, fact.reason).inc()
+        self._refused_at.labels(fact.pipeline, str(fact.version)).set(time())
+        kept = self._refused_versions.setdefault(fact.pipeline, [])
+        if str(fact.version) not in kept:
+            kept.append(str(fact.version))
+        if len(kept) > _REFUSED:
+            self._refused_at.remove(fact.pipeline, kept.pop(0))
 
     @_take.register
     def _(self, fact: facts.SideRowsApplied) -> None:
@@ -171,6 +183,7 @@ class Metrics:
     @_take.register
     def _(self, fact: facts.LiveMetric) -> None:
         self._live.labels(fact.pipeline, str(fact.version), fact.segment, fact.metric).set(fact.value)
+        self._live_rows.labels(fact.pipeline, str(fact.version), fact.segment).set(fact.rows)
         self._measured[fact.pipeline] = self._measured.get(fact.pipeline, frozenset()) | {fact.version}
 
     @_take.register
@@ -191,7 +204,7 @@ class Metrics:
         """Versions come for ever: those that are no longer measured go."""
         gone = self._measured.get(fact.pipeline, frozenset()) - set(fact.versions)
         for version in gone:
-            for metric in (self._live, self._paired):
+            for metric in (self._live, self._live_rows, self._paired):
                 metric.remove_by_labels({"pipeline": fact.pipeline, "version": str(version)})
         self._measured[fact.pipeline] = frozenset(fact.versions)
 

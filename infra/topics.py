@@ -112,6 +112,8 @@ def topic_id(settings: Settings, topic: str) -> str:
         return str(answer.result(_SECONDS).topic_id)
     except KafkaException as error:
         raise BrokerUnavailable(f"topic {topic}: {error.args[0].str()}") from error
+    except TimeoutError as error:  # of the future, whose limit may pass before its request's
+        raise BrokerUnavailable(f"topic {topic}: no answer within {_SECONDS:.0f} s") from error
 
 
 def differences(settings: Settings, names: Names) -> list[str]:

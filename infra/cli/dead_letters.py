@@ -34,20 +34,21 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Counts by reason and topic, most frequent first, and how many were not redriven; with the newest of each."""
-        from headrace.infra.services.dead_letters.letters import by_reason, letters  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.letter_counts import LetterCounts  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.letters import letters  # noqa: PLC0415
 
-        found = letters(*named(file))
+        settings, names = named(file)
         if every and output is Output.json:
-            print_json_lines(_as_json(one) for one in found)
+            print_json_lines(_as_json(one) for one in letters(settings, names))
         elif every:
-            rows = [(one.source, one.reason, one.at, one.redriven_at, one.detail) for one in found]
+            rows = [(one.source, one.reason, one.at, one.redriven_at, one.detail) for one in letters(settings, names)]
             print_table(["source", "reason", "parked at", "redriven at", "detail"], rows, empty="no dead letters")
         elif output is Output.json:
-            print_json_lines(by_reason(found))
+            print_json_lines(LetterCounts(settings, names).reasons())
         else:
             counts = [
                 (one.reason, one.topic, f"{one.count:,}", f"{one.open:,}", one.newest_at, one.newest)
-                for one in by_reason(found)
+                for one in LetterCounts(settings, names).reasons()
             ]
             headings = ["reason", "topic", "count", "not redriven", "newest", "source of the newest"]
             print_table(headings, counts, empty="no dead letters")

@@ -55,9 +55,9 @@ def register(dead: typer.Typer) -> None:
 
 
 def _open(settings: "Settings", names: "Names", reason: str) -> int:
-    from headrace.infra.services.dead_letters.letters import by_reason, letters  # noqa: PLC0415  heavy, as above
+    from headrace.infra.services.letter_counts import LetterCounts  # noqa: PLC0415  heavy, as above
 
-    return sum(one.open for one in by_reason(letters(settings, names)) if reason in ("", one.reason))
+    return sum(one.open for one in LetterCounts(settings, names).reasons() if reason in ("", one.reason))
 
 
 def _show(done: "Redriven") -> None:

@@ -50,13 +50,14 @@ def _print(one: "Status") -> None:
     out.print(f"{one.pipeline}: {'all is well' if not one.alerts else one.level}", markup=False)
     for alert in one.alerts:
         out.print(f"  {alert.level}: {alert.text} {alert.remedy}".rstrip(), markup=False)
+    dead = f"{number(one.dead_letters)}, {number(one.dead_letters_open)} not redriven"
     print_facts(
         [
             ("champion", f"version {one.champion}, since {one.champion_since}" if one.champion else "the baseline"),
             ("events", f"{rate(one.events_per_second)}, {number(one.lag)} wait"),
             ("predictions", f"{rate(one.predictions_per_second)}, p99 {seconds(one.latency_p99)} from the append on"),
             ("labels", rate(one.labels_per_second)),
-            ("dead letters", f"{one.dead_letters:,}, {rate(one.dead_per_second)}"),
+            ("dead letters", f"{dead}, {rate(one.dead_per_second)}"),
             ("workers", number(one.workers)),
             ("schedulers", number(one.schedulers)),
             ("freshness", seconds(one.rows.freshness_seconds)),
@@ -69,9 +70,14 @@ def _print(one: "Status") -> None:
     if one.live:
         measures = list(one.live[0].metrics)
         print_table(
-            ["version", "", *measures],
+            ["version", "", "rows", *measures],
             [
-                (live.version, ", ".join(live.names), *(number(live.metrics.get(name)) for name in measures))
+                (
+                    live.version,
+                    ", ".join(live.names),
+                    number(live.rows),
+                    *(number(live.metrics.get(name)) for name in measures),
+                )
                 for live in one.live
             ],
         )

@@ -8,9 +8,10 @@ from time import monotonic
 from msgspec.structs import replace
 
 from headrace.infra.names import Names
-from headrace.infra.services.watch.alerts import Alert
-from headrace.infra.services.watch.live_catalog import LiveCatalog
-from headrace.infra.services.watch.status import Sample, Status, Watcher
+from headrace.infra.services.alerts import Alert
+from headrace.infra.services.letter_counts import LetterCounts
+from headrace.infra.services.live_catalog import LiveCatalog
+from headrace.infra.services.status import Sample, Status, Watcher
 from headrace.infra.settings import Settings
 
 _EVERY_SECONDS = 2.0
@@ -42,6 +43,10 @@ class Board:
         """None before the first look."""
         found, failed = self._statuses.get(pipeline), self._failed
         return found if found is None or failed is None else replace(found, alerts=(failed, *found.alerts))
+
+    def letters(self, pipeline: str) -> LetterCounts:
+        """For any thread."""
+        return self._watcher.letters.of(pipeline)
 
     def history(self, pipeline: str) -> list[Sample]:
         """The last quarter of an hour, oldest first."""

@@ -60,8 +60,10 @@ class Console:
                 response = self._static(parts)
             elif parts == ["changes"]:
                 self._let_in(request, Route("GET", "/changes", self.__call__))
-                topics = request.query("watch").split(",")[:_WATCHED]
-                await self._site.hub.stream(topics, _since(request), request.receive, send)
+                key = self._site.access.key("read", lambda: self._site.authorization(request))
+                topics, since = request.query("watch").split(",")[:_WATCHED], _since(request)
+                whose = "" if key is None else key.id
+                await self._site.hub.stream(topics, since, request.receive, send, key=whose)
                 return 200
             else:
                 response = await self._page(request, parts)
@@ -71,6 +73,8 @@ class Console:
             return 499  # nobody reads it: what proxies log for such
         except RequestRefused as refused:
             response = self._refused(request, refused.status, str(refused))
+            if refused.retry_after is not None:
+                response.headers.append((b"retry-after", b"%d" % refused.retry_after))
         except HeadraceError as error:
             response = self._refused(request, 503, str(error))
         except Exception:  # noqa: BLE001  whoever asks hears that it is our mistake, and its log says which

@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from headrace.infra.services.watch.status import Status
-from headrace.infra.services.written import rate, seconds
+from headrace.infra.services.status import Status
+from headrace.infra.services.written import number, rate, seconds
 
 _WIDTH, _HEIGHT = 1080, 272
 _W, _H = 144, 50  # of a box
@@ -66,7 +66,7 @@ def flow_picture(status: Status, *, side: bool) -> Markup:
                 name="dead letters",
                 x=c[4],
                 y=_TOP,
-                said=f"{status.dead_letters:,} so far",
+                said=f"{number(status.dead_letters)} parked",
                 page="/data?topic=dead-letters",
                 state="warn" if status.dead_per_second else "",
             )

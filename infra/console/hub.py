@@ -4,6 +4,7 @@ An event says that something changed, and nothing of it: the page asks for itsel
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
 from time import monotonic
@@ -12,6 +13,8 @@ from headrace.infra.serve.http import Receive, Send
 from headrace.infra.serve.refusals import Overloaded
 
 _MOST = 256  # pages that listen
+_MOST_OF_ONE = 32  # with one API key: it does not keep the others out
+_AGAIN_SECONDS = 30  # then there may be room
 _APART_SECONDS = 0.5  # two events of one page
 _ALIVE_SECONDS = 15.0  # a comment, so that who sits between does not close the line
 _HEAD = [
@@ -29,6 +32,7 @@ class Hub:
         self._began = monotonic()  # what came before, pages of a server before this one have not heard of
         self._changed: dict[str, float] = {}  # by topic, when it did last
         self._listeners: set[asyncio.Event] = set()
+        self._lines = Counter[str]()  # those of each key
         self._closed = False
 
     @property
@@ -45,13 +49,18 @@ class Hub:
         self._closed = True
         self._wake()
 
-    async def stream(self, topics: Collection[str], since: float, receive: Receive, send: Send) -> None:
+    async def stream(
+        self, topics: Collection[str], since: float, receive: Receive, send: Send, *, key: str = ""
+    ) -> None:
         """Changes after `since`, when the page was asked for (monotonic), so that none is missed before it listens.
-        Until the browser goes, or the server. Raises Overloaded."""
+        Until the browser goes, or the server. `key` is the id of an API key, where one is needed. Raises Overloaded."""
+        if key and self._lines[key] >= _MOST_OF_ONE:
+            raise Overloaded(f"{_MOST_OF_ONE} pages listen with this API key already: close some", _AGAIN_SECONDS)
         if len(self._listeners) >= _MOST:
-            raise Overloaded(f"{_MOST} pages listen already: close some", 30)
+            raise Overloaded(f"{_MOST} pages listen already: close some", _AGAIN_SECONDS)
         woken = asyncio.Event()
         self._listeners.add(woken)
+        self._lines[key] += 1
         gone = asyncio.ensure_future(_gone(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEAD})
@@ -72,6 +81,8 @@ class Hub:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._listeners.discard(woken)
+            self._lines[key] -= 1
+            self._lines = +self._lines  # keys come for ever
             gone.cancel()
 
     def _tell(self, topics: Collection[str]) -> None:

@@ -17,13 +17,14 @@ class Sessions:
         self._name, self._clock = f"{COOKIE}-{port}", clock
         self._held: OrderedDict[str, tuple[str, float]] = OrderedDict()  # token and end, by session
 
-    def begin(self, token: str) -> str:
-        """The value of Set-Cookie. No page reads it, and no other site's request carries it."""
+    def begin(self, token: str, *, secure: bool = False) -> str:
+        """The value of Set-Cookie. No page reads it, and no other site's request carries it; nor one without TLS, where
+        it is to be `secure`."""
         session = secrets.token_urlsafe(32)
         self._held[session] = (token, self._clock() + _SECONDS)
         while len(self._held) > _MOST:
             self._held.popitem(last=False)
-        return f"{self._name}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={_SECONDS:.0f}"
+        return f"{self._name}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={_SECONDS:.0f}{'; Secure' * secure}"
 
     def end(self, cookies: bytes) -> str:
         """The value of Set-Cookie."""

@@ -135,6 +135,7 @@ class Server:
             stack.callback(service.close)
             access, hub = self._access(), Hub()
             site = self._site(stack, access, hub, listening.getsockname()[1])
+            service.outdated = lambda: site.catalog.outdated
             await self._caught_up(site.catalog)  # no page without its versions
             console = Console(site)
             rest = uvicorn.Server(self._http(self._rest(service, access, console)))

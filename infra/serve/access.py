@@ -7,7 +7,7 @@ would come with an Origin, or under a host name that is none of ours (DNS rebind
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import ip_address
 
-from headrace.infra.api_keys import ApiKeys, Role
+from headrace.infra.api_keys import ApiKey, ApiKeys, Role
 from headrace.infra.serve.refusals import Forbidden, Unauthenticated
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -54,10 +54,21 @@ class Access:
         """A page of this server's, whose Host is one that it answers to; or of a name that a proxy gives it."""
         return origin in self._origins or origin in (f"http://{host}", f"https://{host}")
 
+    def is_by_https(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a form came from a page under one of the given origins that is https: what else a proxy says of its
+        clients, anybody could say."""
+        origin = headers.get(b"origin", b"").decode("latin-1").lower()
+        return origin.startswith("https://") and origin in self._origins
+
     def who(self, role: Role, authorization: Callable[[], str | None]) -> str:
         """The name of who asks. Raises Unauthenticated, Forbidden."""
+        key = self.key(role, authorization)
+        return _ANYBODY if key is None else key.name
+
+    def key(self, role: Role, authorization: Callable[[], str | None]) -> ApiKey | None:
+        """Of who asks; None where nobody needs one. Raises Unauthenticated, Forbidden."""
         if not self._required and not self._keys:
-            return _ANYBODY
+            return None
         given = authorization()
         if not given:
             raise Unauthenticated("Authorization: expected `Bearer` and an API key (`headrace key add`); got none")
@@ -67,7 +78,7 @@ class Access:
             raise Unauthenticated("Authorization: expected `Bearer` and an API key that is not revoked; got another")
         if not key.may(role):
             raise Forbidden(f"API key {key.id}: expected the role {role}; it has {key.role}")
-        return key.name
+        return key
 
 
 def _name_of(host: str) -> str:

@@ -33,6 +33,7 @@ class Live(msgspec.Struct, frozen=True):
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
     name: str = ""
+    error: str = ""  # what to do, where it does not become ready by itself
 
 
 class ServerMetadata(msgspec.Struct, frozen=True, kw_only=True):

@@ -168,7 +168,10 @@ class Rest:
         return Response(200, b'{"live":true}')
 
     async def _ready(self, _request: Request) -> Response:
-        return Response(200, b'{"ready":true}') if self._service.ready else Response(503, b'{"ready":false}')
+        if self._service.ready:
+            return Response(200, b'{"ready":true}')
+        said = self._service.outdated()
+        return Response(503, _encode({"ready": False} | ({"error": said} if said else {})))
 
     async def _metadata(self, _request: Request) -> Response:
         return Response(200, self._server)

@@ -1,7 +1,7 @@
 """what REST and gRPC share: pipelines by name, their versions, and the two lanes in which requests run."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.infra.serve.events import Answered, EventScorer, Told
@@ -126,10 +126,12 @@ def _takes_time_by_rows(pipeline: Pipeline) -> bool:
 
 
 class Service:
-    """Every pipeline of a `headrace serve`. `draining` once it was told to stop: what is asked is still answered."""
+    """Every pipeline of a `headrace serve`. `draining` once it was told to stop, `outdated` where it says why no more
+    should be asked here: what is asked is still answered."""
 
     def __init__(self, pipelines: Mapping[str, ServedPipeline], limits: Limits) -> None:
         self.pipelines, self.limits, self.draining = pipelines, limits, False
+        self.outdated: Callable[[], str] = str
         self.bodies = Bodies(limits)
 
     def pipeline(self, name: str) -> ServedPipeline:
@@ -148,7 +150,7 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        return not self.draining
+        return not self.draining and not self.outdated()
 
     def close(self) -> None:
         for one in self.pipelines.values():

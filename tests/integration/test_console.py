@@ -12,11 +12,15 @@ from playwright.sync_api import Error, expect
 from test_serve import server_of
 from test_source import worker_of
 from test_swap import PIPELINE, Publisher, send
+from typer.testing import CliRunner
 
 from headrace.infra.api_keys import ApiKeys
 from headrace.infra.cli.app import app
 from headrace.infra.names import Names
+from headrace.infra.observe import Metrics, serving
+from headrace.infra.processes.registered import registered
 from headrace.infra.topics import apply
+from headrace.models.facts import LiveMetric, Refused
 from headrace.models.features import Topic
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
@@ -129,11 +133,52 @@ def test_fifty_pipelines_fit_a_page_those_in_trouble_first_and_a_search_finds_on
         expect(page).to_have_title("delay-49 · headrace")
 
 
-def test_status_says_the_same_in_a_terminal_and_fails_where_something_is_bad(
-    settings, publisher, monkeypatch, tmp_path
-):
-    from typer.testing import CliRunner
+def test_a_live_metric_says_on_how_many_labelled_rows_it_stands(settings, browser, publisher, monkeypatch, tmp_path):
+    metrics = Metrics()
+    for version, rows in ((1, 1_234), (0, 2_000)):
+        metrics(LiveMetric(pipeline="delay", version=version, metric="roc_auc", value=0.75, rows=rows))
+        metrics(LiveMetric(pipeline="delay", version=version, metric="roc_auc", value=0.9, rows=150, segment="wind=3"))
+    publisher.publish(linear([0.5, -0.25]))
+    with (
+        serving(metrics, 0) as port,
+        registered(settings.home, role="scheduler", pipelines=["delay"], metrics_port=port),
+        console_of(settings, browser, PIPELINE) as (page, _),
+    ):
+        page.goto("/console/p/delay")
+        table = page.get_by_role("region", name="Live metrics by version")
+        expect(table.get_by_role("columnheader", name="labelled rows")).to_be_visible(timeout=30_000)
+        expect(table.get_by_role("row", name="champion")).to_contain_text("1,234")
+        expect(table.get_by_role("row", name="baseline")).to_contain_text("2,000")
+        accessible(page)
+        fits(page)
+        asked = command_line(settings, monkeypatch, tmp_path)
+        found = CliRunner().invoke(app, [*asked, "--output", "json"])
+        assert {one["version"]: one["rows"] for one in msgspec.json.decode(found.stdout)["live"]} == {
+            1: 1_234,
+            0: 2_000,
+        }
+        (said,) = [line for line in CliRunner().invoke(app, asked).stdout.splitlines() if "champion  1,234" in line]
+        assert said.split() == ["1", "champion", "1,234", "0.75"]
 
+
+def test_an_alert_of_a_refused_version_goes_with_the_next_promotion(settings, browser, publisher):
+    metrics = Metrics()
+    metrics(Refused(pipeline="delay", reason="graph", detail="it is none", version=1))
+    publisher.publish(b"no graph")
+    with (
+        serving(metrics, 0) as port,
+        registered(settings.home, role="worker", pipelines=["delay"], metrics_port=port),
+        console_of(settings, browser, PIPELINE) as (page, _),
+    ):
+        page.goto("/console/p/delay")
+        alert = page.get_by_text("Version 1 was refused by a process on this machine")
+        expect(alert).to_be_visible()
+        publisher.publish(linear([0.5, -0.25]))
+        expect(alert).to_have_count(0)
+
+
+def command_line(settings, monkeypatch, tmp_path):
+    """`headrace status` of the same pipeline."""
     file = tmp_path / "delay.py"
     file.write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
@@ -143,7 +188,13 @@ def test_status_says_the_same_in_a_terminal_and_fails_where_something_is_bad(
         ("HEADRACE_HOME", str(settings.home)),
     ):
         monkeypatch.setenv(name, value)
-    ask = ["status", str(file), "--seconds", "0.5", "--output", "json"]
+    return ["status", str(file), "--seconds", "0.5"]
+
+
+def test_status_says_the_same_in_a_terminal_and_fails_where_something_is_bad(
+    settings, publisher, monkeypatch, tmp_path
+):
+    ask = [*command_line(settings, monkeypatch, tmp_path), "--output", "json"]
     found = CliRunner().invoke(app, ask)
     assert found.exit_code == 0, found.output
     quiet = msgspec.json.decode(found.stdout)
@@ -162,8 +213,6 @@ def test_status_says_the_same_in_a_terminal_and_fails_where_something_is_bad(
 
 
 def _status(ask):
-    from typer.testing import CliRunner
-
     return msgspec.json.decode(CliRunner().invoke(app, ask).stdout)
 
 
@@ -210,6 +259,19 @@ def test_a_browser_signs_in_with_a_key_and_may_do_what_the_key_may(settings, bro
         ApiKeys(settings.api_keys).revoke(entry.id)
         wait_for("the revocation to be known", lambda: asked_to_sign_in(page))
         assert client.get("/console/p/delay", Authorization=f"Bearer {reader}")[0] == 200  # a program needs no session
+
+
+def test_a_browser_that_came_by_https_is_given_a_cookie_for_https_alone(settings, publisher):
+    _, reader = ApiKeys(settings.api_keys).add("reader", "read")
+    origin = "https://models.example"
+    with server_of(settings, PIPELINE, allow_origins=(origin,), allow_hosts=("models.example",)) as (server, client):
+        for place, is_secure in ((origin, True), (f"http://127.0.0.1:{server.port}", False)):
+            kind = {"content-type": "application/x-www-form-urlencoded", "x-forwarded-proto": "https", "origin": place}
+            status, _, headers = client("POST", "/console/sign-in", f"key={reader}".encode(), kind)
+            assert status == 303
+            cookie = headers["set-cookie"]
+            assert cookie.endswith("; Secure") == is_secure
+            assert client.get("/console/p/delay", Cookie=cookie.partition(";")[0])[0] == 200
 
 
 def asked_to_sign_in(page):
@@ -281,6 +343,53 @@ def test_a_listening_page_hears_of_a_change_and_of_the_servers_end(settings, pub
         server.stop()
         assert not any(line.startswith(b"event") for line in iter(answer.readline, b""))
         connection.close()
+
+
+def test_one_key_does_not_keep_the_others_pages_from_listening_and_a_page_without_a_line_says_so(
+    settings, browser, publisher
+):
+    keys = ApiKeys(settings.api_keys)
+    _, greedy = keys.add("reader", "read")
+    _, other = keys.add("reader", "read")  # the name is no key
+    with console_of(settings, browser, PIPELINE) as (page, client):
+
+        def listening(key):
+            connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
+            connection.request("GET", "/console/changes?watch=board", headers={"Authorization": f"bEARER {key}"})
+            return connection, connection.getresponse()
+
+        lines = [listening(greedy) for _ in range(32)]
+        assert {answer.status for _, answer in lines} == {200}
+        over, refused = listening(greedy)
+        assert (refused.status, refused.getheader("retry-after")) == (429, "30")
+        assert b"32 pages listen with this API key already: close some" in refused.read()
+        others = listening(other)
+        assert others[1].status == 200
+        page.goto("/console/p/delay")
+        page.get_by_label("API key").fill(greedy)
+        page.get_by_role("button", name="Sign in").click()
+        said = page.get_by_text("This page does not keep itself up to date. 32 pages listen with this API key already")
+        expect(said).to_be_visible()
+        expect(page.locator("#live")).to_have_text("not live")
+        accessible(page)
+        fits(page)
+        for connection, answer in lines:
+            answer.close()
+            connection.close()
+        wait_for("a line to be free", lambda: freed(listening, greedy))
+        page.reload()
+        expect(page.locator("#live")).to_have_attribute("data-state", "live")
+        expect(said).to_have_count(0)
+        for connection, answer in ((over, refused), others):
+            answer.close()
+            connection.close()
+
+
+def freed(listening, key):
+    connection, answer = listening(key)
+    answer.close()
+    connection.close()
+    return answer.status == 200
 
 
 def test_new_records_come_onto_the_newest_page_by_push_and_not_onto_a_search(settings, browser, publisher):

@@ -10,15 +10,17 @@ import msgspec
 import numpy as np
 import pytest
 from browser import PHONE, accessible, fits, page_of, screenshot
-from delays import AT, DELAY, EVIL, event, serve, settings_in
-from kit import produce, read_all
+from kit import Facts, linear, produce, read_all, wait_for
+from playwright.sync_api import expect
 from test_dead_letters import SEND_BAD_HEADER
 from test_redrive import park
 from test_serve import server_of
 
 from headrace.infra.api_keys import ApiKeys
 from headrace.infra.names import Names
-from headrace.infra.services.dead_letters.letters import letters
+from headrace.infra.services.letters import letters
+from headrace.infra.services.redrive import redrive_all
+from headrace.infra.settings import Settings
 from headrace.infra.topics import apply
 from headrace.models.drift import reference_of
 from headrace.models.features import Lookup, Number, Topic
@@ -75,7 +77,8 @@ def page(request, base, browser):
 
 
 def presentable(page):
-    page.wait_for_selector("main [hx-get]", state="detached")  # lazy parts are there
+    lazy = "main [hx-get]:not([hx-preserve]), main [hx-preserve] > [role=status]"
+    page.wait_for_selector(lazy, state="detached")  # all parts are there
     accessible(page)
     fits(page)
     assert page.evaluate("window.hacked") is None
@@ -308,6 +311,35 @@ def parked(settings, browser):
     park(settings, names, [{"value": POISON}, {"value": b"other"}], reason=f"no_time: {EVIL}{'y' * 500}")
     with server_of(settings, DELAY) as (server, _), page_of(browser, f"http://127.0.0.1:{server.port}") as page:
         yield page, settings, names
+
+
+def test_letters_come_onto_the_list_and_into_the_counts_by_push_and_a_ticked_one_stays(parked):
+    page, settings, names = parked
+    page.goto(LETTERS)
+    future = page.get_by_role("region", name="Reasons").get_by_role("row", name="future")
+    expect(future.get_by_role("cell").nth(2)).to_have_text("60")
+    page.evaluate("window.stayed = true")
+    for box in (page.get_by_role("checkbox").nth(1), page.get_by_role("checkbox").last):
+        box.check()
+    ticked = [box.get_attribute("value") for box in page.locator("input:checked").all()]
+    more = [{"value": b"more %d" % n, "key": b"k%d" % n, "from": n % 2} for n in range(15)]
+    park(settings, names, more, reason="future: it was")
+    expect(future.get_by_role("cell").nth(2)).to_have_text("75")
+    expect(page.locator("tbody").last).to_contain_text("more 14")
+    assert [box.get_attribute("value") for box in page.locator("input:checked").all()] == ticked
+    for place in ticked:
+        expect(page.locator(f"tr[id='{place}'] input:checked")).to_have_attribute("name", f"letter.{place}")
+    assert page.get_by_text("Counting them").count() == 0
+    redrive_all(settings, names, reason="future", by="tess", why="clocks are right")
+    expect(future.get_by_role("cell").nth(3)).to_have_text("0")
+    expect(page.locator("tr.gone").first).to_be_visible()
+    assert page.evaluate("window.stayed")
+    presentable(page)
+    page.goto("/console/p/delay")
+    tile = page.locator(".tile", has_text="dead letters")
+    expect(tile.locator("b")).to_have_text("77")  # 75 marks, and those of transactions, are none
+    expect(tile).to_contain_text("2 not redriven")
+    expect(page.get_by_role("link", name="dead letters: 77 parked")).to_be_visible()
 
 
 def test_chosen_letters_go_back_by_clicks_and_no_others(parked):

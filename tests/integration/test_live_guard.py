@@ -271,9 +271,9 @@ def test_metrics_of_versions_that_are_gone_are_gone():
         metrics(Watched(pipeline="delay", versions=(version, version + 1)))
         metrics(LiveMetric(pipeline="delay", version=version, metric="roc_auc", value=0.7, rows=1_000))
     found = {
-        sample.labels["version"]
+        (sample.name, sample.labels["version"])
         for each in metrics.registry.collect()
         for sample in each.samples
-        if each.name == "headrace_live_metric"
+        if each.name.startswith("headrace_live_metric")
     }
-    assert found == {"2"}
+    assert found == {("headrace_live_metric", "2"), ("headrace_live_metric_rows", "2")}

@@ -14,10 +14,11 @@ from test_source import worker_of
 
 from headrace.infra.kafka import consumer_config
 from headrace.infra.names import Names
-from headrace.infra.services.dead_letters.letters import by_reason, letter, letters
-from headrace.infra.services.dead_letters.letters_page import letters_page
-from headrace.infra.services.dead_letters.redrive import redrive, redrive_all
-from headrace.infra.services.dead_letters.redrive_writer import RedriveWriter
+from headrace.infra.services.letter_counts import LetterCounts
+from headrace.infra.services.letters import letter, letters
+from headrace.infra.services.letters_page import letters_page
+from headrace.infra.services.redrive import redrive, redrive_all
+from headrace.infra.services.redrive_writer import RedriveWriter
 from headrace.infra.topics import apply
 from headrace.models.errors import BadInput
 from headrace.models.facts import Lag, Predicted, SideRowsApplied
@@ -63,7 +64,7 @@ def test_a_record_goes_back_byte_for_byte_into_its_partition_and_its_letter_says
     assert (found.redriven_by, found.redriven_why) == ("tess@desk", "the clock is right")
     assert found.redriven_to == f"{names.events}/1/{back.offset()}"
     assert found.redriven_at >= found.at
-    (reason,) = by_reason(letters(settings, names))
+    (reason,) = LetterCounts(settings, names).reasons()
     assert (reason.count, reason.open) == (2, 1)
 
 
@@ -99,7 +100,7 @@ def test_many_go_back_in_batches_and_keep_each_keys_order(settings, names):
     back = records_of(settings, names.events)
     for key in {record["key"] for record in values}:
         assert [v for k, v, _ in back if k == key] == [one["value"] for one in values if one["key"] == key]
-    assert {one.reason: one.open for one in by_reason(letters(settings, names))} == {"future": 0, "no_time": 1}
+    assert {one.reason: one.open for one in LetterCounts(settings, names).reasons()} == {"future": 0, "no_time": 1}
 
 
 def test_those_who_redrive_at_the_same_time_put_each_record_back_once(settings, names):

@@ -21,7 +21,8 @@ from test_source import worker_of
 from test_swap import PIPELINE, Publisher
 from tritonclient.utils import InferenceServerException
 
-from headrace.infra.names import RUNS, Names
+from headrace.infra.kafka import admin
+from headrace.infra.names import REGISTRY, RUNS, Names
 from headrace.infra.processes.serve import Options, Server
 from headrace.infra.serve.limits import Limits
 from headrace.infra.topics import apply
@@ -510,6 +511,29 @@ def test_what_cannot_be_answered_in_time_is_refused_and_the_queue_is_bounded(set
         assert client.post(path, infer_body(ROW))[0] == 200
     ran = sum(fact.rows for fact in facts.of(Served) if fact.lane == "tensors")
     assert ran == 5  # the one that hung, three that waited, and the last: nobody ran what was over
+
+
+def test_a_registry_that_was_made_anew_ends_readiness_with_a_sentence_and_no_answers(settings, publisher):
+    publisher.publish(linear([1.0, 0.0]))
+    with server_of(settings, PIPELINE) as (server, client):
+        assert client.get("/v2/health/ready") == (200, {"ready": True})
+        path = "/v2/models/delay/infer"
+        before = client.post(path, infer_body(ROW))
+        registry, deleter = Names(settings.prefix, PIPELINE).of(REGISTRY), admin(settings)
+        for gone in deleter.delete_topics([registry]).values():
+            gone.result(30)
+        apply(settings, PIPELINE, 2)
+        wait_for("it to notice", lambda: client.get("/v2/health/ready")[0] == 503)
+        _, said = client.get("/v2/health/ready")
+        assert not said["ready"]
+        assert said["error"].startswith(f"Topic {registry} was deleted and made anew")
+        assert said["error"].endswith("Restart it.")
+        assert client.get("/v2/models/delay/ready")[0] == 503
+        remote = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}")
+        assert not remote.is_server_ready()
+        assert remote.is_server_live()
+        assert client.post(path, infer_body(ROW)) == before
+        wait_for("the console to say so", lambda: b"was deleted and made anew" in client.get("/console/p/delay")[1])
 
 
 def test_concurrent_requests_share_runs_and_each_gets_its_own_answer(settings, publisher):

@@ -68,6 +68,16 @@ def test_a_failed_training_is_bad_and_a_rejected_candidate_is_news():
     ]
 
 
+def test_what_was_refused_and_what_was_taken_back_are_named():
+    assert of(refused=(4,)) == [
+        ("bad", "Version 4 was refused by a process on this machine, which goes on with what it had.")
+    ]
+    both, record = of(refused=(0, 3, 4))
+    assert both[1].startswith("Versions 3, 4 were refused")
+    assert record == ("bad", "A registry record was refused by a process on this machine in the last 24 hours.")
+    assert of(guarded=4) == [("bad", "Live labels took version 4 back, and none was promoted since.")]
+
+
 def test_drift_names_the_farthest_columns():
     assert of(drift=0.05, drifted=("a",)) == []
     ((level, text),) = of(drift=0.15, drifted=("a", "b", "c", "d", "e"))

@@ -5,10 +5,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from headrace.infra.api_keys import ApiKeys
 from headrace.infra.console.charts import At, Axes, Line, Mark, over_time, sparkline, ticks, time_ticks
 from headrace.infra.console.pages.signing_in import _ours
 from headrace.infra.console.sessions import COOKIE, Sessions
 from headrace.infra.console.site import Route, here
+from headrace.infra.serve.access import Access
 from headrace.infra.serve.http import Bodies, Request
 from headrace.infra.serve.limits import Limits
 from headrace.infra.serve.refusals import RequestRefused
@@ -49,6 +51,20 @@ def test_a_cookie_is_read_by_no_script_and_sent_by_no_other_site():
     said = Sessions(8080).begin("hr_key")
     assert {"HttpOnly", "SameSite=Strict"} <= {part.strip() for part in said.split(";")}
     assert "hr_key" not in said
+
+
+def test_a_cookie_of_a_page_behind_tls_is_sent_by_tls_alone(tmp_path):
+    given = Access(ApiKeys(tmp_path / "keys"), required=False, hosts=(), origins=("https://Models.example", "http://x"))
+    for origin, is_secure in (
+        (b"https://models.example", True),
+        (b"https://other.example", False),  # not given: anybody may say so
+        (b"http://x", False),
+        (b"", False),
+    ):
+        assert given.is_by_https({b"origin": origin, b"x-forwarded-proto": b"https"}) == is_secure, origin
+        said = Sessions(8080).begin("hr_key", secure=is_secure)
+        assert ("Secure" in [part.strip() for part in said.split(";")]) == is_secure
+    assert not given.is_by_https({b"forwarded": b"proto=https"})
 
 
 @pytest.mark.parametrize(

@@ -75,12 +75,14 @@ class Broker:
 def followed(monkeypatch, tmp_path):
     """What was polled → the catalog after it, and where its readers began."""
 
-    def follow(*polls, there=(NAMES.topics.history,)):
-        made, prepared, changes = [], list(polls), []
+    def follow(*polls, there=(NAMES.topics.history,), registries=("a",)):
+        made, prepared, changes, ids = [], list(polls), [], list(registries)
         catalog = LiveCatalog(Settings(home=tmp_path), [NAMES], lambda *change: changes.append(change))
         stop = catalog._stopping.set
         monkeypatch.setattr(live_catalog, "_AGAIN_SECONDS", 0.0)
         monkeypatch.setattr(live_catalog, "TopicReader", lambda _s, _t, begin: Reader(made, prepared, begin, stop))
+        monkeypatch.setattr(live_catalog, "_SAME_SECONDS", 0.0)
+        monkeypatch.setattr(live_catalog, "topic_id", lambda _s, _t: ids.pop(0) if ids[1:] else ids[0])
         monkeypatch.setattr(live_catalog, "admin", lambda _: Broker(there))
         catalog.start()
         catalog._thread.join(10)
@@ -123,6 +125,13 @@ def test_a_pipeline_whose_topics_are_not_there_says_so_and_keeps_nobody_from_the
     assert catalog.ready.is_set()
     assert "headrace apply" in catalog.of("delay").failure
     assert catalog.failure == ""
+
+
+def test_nothing_more_is_taken_from_a_registry_that_was_made_anew(followed):
+    catalog, _, _ = followed([request(0)], [request(1)], [request(2)], registries=("a", "a", "b"))
+    assert runs(catalog) == ["r0", "r1"]
+    assert catalog.outdated == catalog.failure
+    assert "was deleted and made anew" in catalog.failure
 
 
 def test_the_list_of_versions_is_made_anew_only_when_a_run_made_one():

@@ -11,10 +11,9 @@ from headrace.infra.console.tabs import DEAD_LETTERS, tabs
 from headrace.infra.names import Names
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound, RequestRefused
-from headrace.infra.services.dead_letters.letters import Letter, by_reason, shown, shown_value
-from headrace.infra.services.dead_letters.letters import letters as all_letters
-from headrace.infra.services.dead_letters.letters_page import letters_page
-from headrace.infra.services.dead_letters.redrive import Redriven, redrive, redrive_all
+from headrace.infra.services.letters import Letter, shown, shown_value
+from headrace.infra.services.letters_page import letters_page
+from headrace.infra.services.redrive import Redriven, redrive, redrive_all
 from headrace.infra.settings import Settings
 from headrace.models.errors import BadInput, HeadraceError
 
@@ -63,6 +62,7 @@ async def letters(site: Site, request: Request, names: Names) -> Response:
         search=search,
         reason=reason,
         is_newest=not before,
+        watch=[] if before or search or reason else [f"topic:{names.topics.dead_letters}"],
         links={
             "newest": here(request, before=""),
             "older": here(request, before=page.before) if page.before else "",
@@ -81,7 +81,7 @@ def letter_at(settings: Settings, names: Names, partition: int, offset: int) -> 
 async def _reasons(site: Site, request: Request, pipeline: str) -> Response:
     names = site.place(pipeline)
     try:
-        found = await site.ask(lambda: by_reason(all_letters(site.settings, names)))
+        found = await site.ask(site.board.letters(pipeline).reasons)
     except HeadraceError as error:
         return site.part("reasons.html", pipeline=pipeline, reasons=[], text=str(error))
     return site.part(
@@ -99,7 +99,7 @@ async def _confirm_all(site: Site, request: Request, pipeline: str) -> Response:
     names, reason = site.place(pipeline), request.query("reason").strip()
     if not reason:
         raise RequestRefused("reason: expected which letters to redrive; got none. Choose a reason, or tick letters.")
-    found = await site.ask(lambda: by_reason(all_letters(site.settings, names)))
+    found = await site.ask(site.board.letters(pipeline).reasons)
     count = sum(one.open for one in found if one.reason == reason)
     return _confirm(site, request, names, _Asked(reason=reason), count=count)
 

@@ -23,7 +23,8 @@ async def _begin(site: Site, request: Request) -> Response:
         problem = "This is no key of this server, or it was revoked."
         return site.page(request, "sign_in.html", title="Sign in", next=further, problem=problem, status=401)
     response = redirect(further)
-    response.headers.append((b"set-cookie", site.sessions.begin(token).encode()))
+    cookie = site.sessions.begin(token, secure=site.access.is_by_https(request.headers))
+    response.headers.append((b"set-cookie", cookie.encode()))
     return response
 
 

@@ -15,16 +15,50 @@
     htmx.trigger(document.body, "changed");
   }
 
+  // A line that the server refuses has no answer that a script could read: it is asked for once more, to hear why.
+  async function refused(place) {
+    const stop = new AbortController();
+    try {
+      const answer = await fetch(place, { headers: { "hx-request": "true" }, signal: stop.signal });
+      if (answer.status === 429) {
+        show("full", "not live");
+        tell("This page does not keep itself up to date. " + await answer.text() + ".");
+        return Number(answer.headers.get("retry-after")) || 3;
+      }
+    } catch { /* it is away: then it is asked again soon */ } finally {
+      stop.abort();
+    }
+    return 3;
+  }
+
+  function tell(text) {
+    let said = document.getElementById("not-live");
+    if (said && !text) said.remove();
+    if (!text) return;
+    if (!said) {
+      said = document.createElement("p");
+      said.id = "not-live";
+      said.className = "problem";
+      said.setAttribute("role", "status");
+      document.getElementById("main").prepend(said);
+    }
+    said.textContent = text;
+  }
+
   function listen() {
     if (!watch || source || document.hidden) return;
-    source = new EventSource("/console/changes?watch=" + encodeURIComponent(watch) + "&since=" + document.body.dataset.since);
-    source.addEventListener("open", () => show("live", "live"));
+    const place = "/console/changes?watch=" + encodeURIComponent(watch) + "&since=" + document.body.dataset.since;
+    source = new EventSource(place);
+    source.addEventListener("open", () => {
+      show("live", "live");
+      tell("");
+    });
     source.addEventListener("changed", refresh);
     source.addEventListener("error", () => {
       show("away", "reconnecting");
       if (source.readyState === EventSource.CLOSED) {
         source = null;
-        setTimeout(listen, 3000);
+        refused(place).then((seconds) => setTimeout(listen, 1000 * seconds));
       }
     });
   }
@@ -55,7 +89,8 @@
   Idiomorph.defaults.ignoreActiveValue = true;
   Idiomorph.defaults.callbacks = Object.assign({}, Idiomorph.defaults.callbacks, {
     beforeNodeMorphed: (node) => !touched(node),
-    beforeNodeRemoved: (node) => node.id !== "notice",  // said once, and what it tells of comes by push at once
+    // what is said once, and what it tells of comes by push at once; and a ticked row that newer ones push off the page
+    beforeNodeRemoved: (node) => node.id !== "notice" && !(node.tagName === "TR" && node.querySelector("input:checked")),
     beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
   });
 

@@ -1,9 +1,9 @@
-"""`<pipeline>.dead-letters` → what was parked, by reason and one by one, and what of it was redriven.
+"""`<pipeline>.dead-letters` → what was parked, one by one, and what of it was redriven.
 
 A letter that was redriven has a mark behind it in its partition: a record without a value, which outlives it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -59,17 +59,6 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     to: str  # topic/partition/offset of the record
 
 
-class Reason(msgspec.Struct, frozen=True, kw_only=True):
-    """Letters of one topic for one reason."""
-
-    reason: str
-    topic: str  # where the records came from
-    count: int
-    open: int  # those that were not redriven
-    newest_at: str
-    newest: str  # source of the newest
-
-
 def letters(settings: Settings, names: Names) -> Iterator[Letter]:
     """In the order of each partition. Reads the topic twice, for the marks come behind. Raises BrokerUnavailable."""
     marks = {}
@@ -80,23 +69,6 @@ def letters(settings: Settings, names: Names) -> Iterator[Letter]:
         if not is_mark(message):
             letter = letter_of(message)
             yield marked(letter, marks.get(letter.place))
-
-
-def by_reason(found: Iterable[Letter]) -> list[Reason]:
-    """Most frequent first."""
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for letter in found:
-        topic = letter.source.rsplit("/", 2)[0]
-        group = groups.setdefault((letter.reason, topic), [0, 0, "", ""])
-        group[0] += 1
-        group[1] += not letter.redriven_at
-        if letter.at >= group[2]:
-            group[2:] = [letter.at, letter.source]
-    table = [
-        Reason(reason=reason, topic=topic, count=count, open=unmarked, newest_at=at, newest=source)
-        for (reason, topic), (count, unmarked, at, source) in groups.items()
-    ]
-    return sorted(table, key=lambda one: (-one.count, one.reason, one.topic))
 
 
 def letter(settings: Settings, names: Names, wanted: str | None = None) -> Letter:

@@ -39,8 +39,8 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     drift: float | None = None  # the largest PSI among columns that moved for sure
     drifted: tuple[str, ...] = ()
     dead_share: float = 0.0  # of the last minutes' records that were parked
-    refused: int = 0  # versions or records that a process of this machine refused since it started
-    guarded: int = 0  # what the guard took back since then
+    refused: tuple[int, ...] = ()  # versions that are named, and that a process of this machine refused; 0: a record
+    guarded: int = 0  # the version that live labels took back, where nothing was promoted since
     failure: str = ""  # why this cannot be known: the broker is away
 
 
@@ -92,12 +92,15 @@ def _training(seen: Condition) -> Iterator[Alert]:
 
 def _model(seen: Condition) -> Iterator[Alert]:
     if seen.guarded:
-        yield Alert(level="bad", text="Live labels took a version back since the scheduler started.", page="/versions")
-    if seen.refused:
-        text = (
-            f"{seen.refused} registry records or versions were refused by processes on this machine since they started."
-        )
-        yield Alert(level="bad", text=text, remedy="Their logs say why.", page="/versions")
+        text = f"Live labels took version {seen.guarded} back, and none was promoted since."
+        yield Alert(level="bad", text=text, page="/versions")
+    if versions := [version for version in seen.refused if version]:
+        which = f"Version {versions[0]} was" if len(versions) == 1 else f"Versions {', '.join(map(str, versions))} were"
+        text = f"{which} refused by a process on this machine, which goes on with what it had."
+        yield Alert(level="bad", text=text, remedy="Its log says why.", page="/versions")
+    if 0 in seen.refused:
+        text = "A registry record was refused by a process on this machine in the last 24 hours."
+        yield Alert(level="bad", text=text, remedy="Its log says why.", page="/versions")
     if seen.drift is not None and seen.drift >= SOME_DRIFT:
         columns = ", ".join(seen.drifted[:3]) + (f" and {len(seen.drifted) - 3} more" if len(seen.drifted) > 3 else "")
         level: Level = "warn" if seen.drift >= MUCH_DRIFT else "info"

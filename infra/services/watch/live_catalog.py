@@ -20,12 +20,14 @@ from headrace.infra.services.versions.catalog import Manifests
 from headrace.infra.services.versions.timeline import Served, folded
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition, TopicReader
+from headrace.infra.topics import topic_id
 from headrace.models.errors import BrokerUnavailable
 from headrace.models.records import Switched
 
 _POLL_SECONDS = 0.5
 _AGAIN_SECONDS = 5.0  # after the broker was away
 _CALL_SECONDS = 10.0
+_SAME_SECONDS = 5.0  # between two looks whether the registry is still the topic that was read
 _TOPICS_SECONDS = 30.0  # between two looks for topics that were not there
 _log = logging.getLogger("headrace.console")
 VERSIONS, RUNS_CHANGED, HISTORY = "versions", "runs", "history"
@@ -92,12 +94,19 @@ class Followed:
 
 
 class LiveCatalog:
-    """All pipelines of one process, by one thread and one reader. `ready` once it was at the end of every topic."""
+    """All pipelines of one process, by one thread and one reader. `ready` once it was at the end of every topic.
+
+    A registry that was deleted and made anew is another one, whose versions have the old ones' numbers: then nothing
+    more is followed, and `outdated` says what to do.
+    """
 
     def __init__(self, settings: Settings, pipelines: Sequence[Names], changed: Changed) -> None:
         self._settings, self._names, self._changed = settings, list(pipelines), changed
         self.ready = threading.Event()
         self.failure = ""  # what keeps it from reading now
+        self.outdated = ""  # why this process cannot go on with what it knows, in a sentence
+        self._registry = ""  # the topic's id
+        self._look_again = float("-inf")  # monotonic seconds
         self._artifacts, reading = Artifacts(settings), threading.Lock()
         self._followed = {one.pipeline.name: Followed(settings, one, self._artifacts, reading) for one in self._names}
         self._stopping = threading.Event()
@@ -124,6 +133,8 @@ class LiveCatalog:
                     reader.close()
                     reader = None
                 try:
+                    if not self._is_same_registry():
+                        break
                     if reader is None:  # one that failed is made anew where it was, and takes nothing twice
                         reader = TopicReader(self._settings, self._topics(), at)
                         lacks = any(one.failure for one in self._followed.values())
@@ -144,6 +155,22 @@ class LiveCatalog:
         finally:
             if reader is not None:
                 reader.close()
+
+    def _is_same_registry(self) -> bool:
+        """Looks now and then. Raises BrokerUnavailable."""
+        if monotonic() < self._look_again:
+            return True
+        topic = self._names[0].of(REGISTRY)
+        found = topic_id(self._settings, topic)
+        self._look_again = monotonic() + _SAME_SECONDS
+        if self._registry and found != self._registry:
+            self.outdated = self.failure = (
+                f"Topic {topic} was deleted and made anew: what this process knows of versions is of the old one."
+                " Restart it."
+            )
+            _log.error("%s", self.outdated)
+        self._registry = found
+        return not self.outdated
 
     def _topics(self) -> list[str]:
         """Those that are there: a pipeline that was not applied keeps no other one from its pages. Raises

@@ -16,6 +16,7 @@ from headrace.models.errors import HeadraceError
 
 RATE_SECONDS = 12.0  # over which rates are taken
 _LATENCY_SECONDS = 60.0  # and percentiles: fewer calls say little
+DAY_SECONDS = 86_400.0  # then an alert has been seen, or nobody looks
 STAGES = ("decode", "features", "infer", "encode", "produce", "acknowledge", "commit")
 
 
@@ -31,6 +32,7 @@ class VersionNow(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     names: tuple[str, ...]  # its aliases; the baseline is called that
     metrics: dict[str, float]
+    rows: int | None = None  # labelled ones that they stand on
 
 
 class _Timed(Protocol):
@@ -90,9 +92,17 @@ class Recently:
                 found.append(StageTime(stage=stage, p50=p50, p99=p99))
         return tuple(found)
 
-    def count(self, what: str) -> int:
-        """Since the processes started: see `scrape`."""
-        return int(sum(kept[-1].counts.get((self._pipeline, what), 0) for kept in self._scrapes))
+    def refused(self, aliases: Mapping[str, int], now: float) -> tuple[int, ...]:
+        """Versions that a process refused within a day (`now` is Unix seconds), that an alias still means, and that the
+        process does not serve after all. 0 is a record of no version."""
+        found = set()
+        for kept in self._scrapes:
+            newest = kept[-1]
+            for (pipeline, version), at in newest.refused.items():
+                is_wanted = version in aliases.values() and newest.serving.get(pipeline) != version
+                if pipeline == self._pipeline and now - at < DAY_SECONDS and (is_wanted or not version):
+                    found.add(version)
+        return tuple(sorted(found))
 
     def rate(self, what: str) -> float | None:
         """A second."""
@@ -103,12 +113,17 @@ class Recently:
     def live(self, aliases: Mapping[str, int]) -> tuple[VersionNow, ...]:
         """The champion first, then the newest."""
         values: dict[int, dict[str, float]] = {}
+        rows: dict[int, int] = {}
         for kept in self._scrapes:
+            rows |= {version: count for (name, version), count in kept[-1].live_rows.items() if name == self._pipeline}
             for one in kept[-1].live:
                 if one.pipeline == self._pipeline:
                     values.setdefault(one.version, {})[one.metric] = one.value
         ordered = sorted(values, key=lambda version: (version != aliases[CHAMPION], -version))
-        return tuple(VersionNow(version=one, names=_names(one, aliases), metrics=values[one]) for one in ordered)
+        return tuple(
+            VersionNow(version=one, names=_names(one, aliases), metrics=values[one], rows=rows.get(one))
+            for one in ordered
+        )
 
     def _stage(self, agent: str, stage: str) -> list[Times | None]:
         return [_between(kept, lambda one: one.stages.get((agent, stage))) for kept in self._scrapes]

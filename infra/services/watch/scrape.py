@@ -18,11 +18,8 @@ _ROWS = {"headrace_predictions_total": "infer", "headrace_side_rows_total": "fea
 _COUNTS = {  # what `Scrape.counts` has of a pipeline
     "headrace_predictions_total": "predictions",
     "headrace_dead_letters_total": "dead letters",
-    "headrace_registry_refused_total": "refused",
-    "headrace_guard_actions_total": "guarded",  # that is, taken back: see _BACK
     "headrace_serve_rows_total": "on demand",
 }
-_BACK = "rolled_back"  # of the guard's actions: a challenger that it promoted or dropped is no trouble
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +64,9 @@ class Scrape:
     latency: Mapping[str, Times]  # by events topic: append of an event to commit of its prediction
     counts: Mapping[tuple[str, str], float]  # by pipeline and what is counted: see _COUNTS
     live: Sequence[LiveValue]
+    refused: Mapping[tuple[str, int], float]  # by pipeline and version, 0 for a record of none: Unix seconds
+    serving: Mapping[str, int]  # version, by pipeline
+    live_rows: Mapping[tuple[str, int], int]  # by pipeline and version: labelled rows that its live metrics stand on
 
 
 def scraped(port: int) -> Scrape:
@@ -94,10 +94,13 @@ def read(text: str, at: float) -> Scrape:
     rows = dict.fromkeys(_ROWS.values(), 0.0)
     counts: dict[tuple[str, str], float] = {}
     live: list[LiveValue] = []
+    live_rows: dict[tuple[str, int], int] = {}
+    refused: dict[tuple[str, int], float] = {}
+    serving: dict[str, int] = {}
     for sample in samples:
         if sample.name in _ROWS:
             rows[_ROWS[sample.name]] += sample.value
-        if sample.name in _COUNTS and sample.labels.get("action", _BACK) == _BACK:
+        if sample.name in _COUNTS:
             key = sample.labels["pipeline"], _COUNTS[sample.name]
             counts[key] = counts.get(key, 0.0) + sample.value
         if sample.name == "headrace_live_metric" and not sample.labels["segment"]:
@@ -106,9 +109,25 @@ def read(text: str, at: float) -> Scrape:
                 pipeline=of["pipeline"], version=int(of["version"]), metric=of["metric"], value=sample.value
             )
             live.append(value)
+        if sample.name == "headrace_live_metric_rows" and not sample.labels["segment"]:
+            live_rows[sample.labels["pipeline"], int(sample.labels["version"])] = int(sample.value)
+        if sample.name == "headrace_registry_refused_timestamp_seconds":
+            refused[sample.labels["pipeline"], int(sample.labels["version"])] = sample.value
+        if sample.name == "headrace_model_version":
+            serving[sample.labels["pipeline"]] = int(sample.value)
     stages = {(agent, stage): times for (agent, stage), times in _times(samples, _STAGES, "agent", "stage").items()}
     latency = {topic: times for (topic,), times in _times(samples, _LATENCY, "topic").items()}
-    return Scrape(at=at, rows=rows, stages=stages, latency=latency, counts=counts, live=live)
+    return Scrape(
+        at=at,
+        rows=rows,
+        stages=stages,
+        latency=latency,
+        counts=counts,
+        live=live,
+        refused=refused,
+        serving=serving,
+        live_rows=live_rows,
+    )
 
 
 def _times(samples: Sequence[Any], name: str, *labels: str) -> dict[tuple[str, ...], Times]:

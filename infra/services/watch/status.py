@@ -10,20 +10,24 @@ from time import monotonic, time_ns
 import msgspec
 
 from headrace.infra.names import Names
-from headrace.infra.services.versions.book import Book, RunFacts
-from headrace.infra.services.watch.alerts import Alert, Condition, alerts
-from headrace.infra.services.watch.live_catalog import LiveCatalog
-from headrace.infra.services.watch.newest_rows import NewestRows, newest_rows
-from headrace.infra.services.watch.positions import Looker, Positions
-from headrace.infra.services.watch.recent import RATE_SECONDS, Recent, StageTime, VersionNow, within
+from headrace.infra.services.alerts import Alert, Condition, alerts
+from headrace.infra.services.book import Book, RunFacts
+from headrace.infra.services.letter_rates import LetterRates
+from headrace.infra.services.live_catalog import LiveCatalog
+from headrace.infra.services.newest_rows import NewestRows, newest_rows
+from headrace.infra.services.positions import Looker, Positions
+from headrace.infra.services.recent import DAY_SECONDS, RATE_SECONDS, Recent, StageTime, VersionNow, within
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso, to_ms
 from headrace.models.errors import BrokerUnavailable, RegistryRefused
 from headrace.models.protocols import Scheduled
+from headrace.models.registry import Versions
+from headrace.scheduler.guard import BY, moved_at
 
 _KEPT = 450  # samples: a quarter of an hour at one every two seconds
 _ROWS_SECONDS = 20.0  # between two looks at the newest served rows of a pipeline
 _READY_SECONDS = 60.0  # for reading registry and runs from their beginning
+_COUNT_SECONDS = 1.0  # of a look, for counting dead letters: where there are more, the next one goes on
 _GRACE_SECONDS = 300.0  # after a tick: the run before it may still go on
 
 
@@ -50,7 +54,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     dead_per_second: float | None
     on_demand_per_second: float | None
     events: int  # ever written
-    dead_letters: int  # about: a mark of each transaction counts as one
+    dead_letters: int | None  # that retention has left; None as long as they are being counted
+    dead_letters_open: int | None  # of these, what was not redriven
     lag: int | None  # events that wait
     workers: int | None
     schedulers: int | None
@@ -75,7 +80,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 class Watcher:
     """Keeps what rates need. For one thread; `history` is for any."""
 
-    def __init__(self, settings: Settings, pipelines: Sequence[Names], catalog: LiveCatalog) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        pipelines: Sequence[Names],
+        catalog: LiveCatalog,
+        *,
+        count_seconds: float = _COUNT_SECONDS,
+    ) -> None:
+        self.letters = LetterRates(settings, pipelines, count_seconds)
         self._settings, self._names, self._catalog = settings, list(pipelines), catalog
         self._recent = Recent(settings.home)
         self._looker: Looker | None = None
@@ -91,6 +104,7 @@ class Watcher:
         try:
             self._looker = self._looker or Looker(self._settings, self._names)
             self._looks.append(self._looker.look())
+            self.letters.look(self._looks[-1].at, self._looks[-1].ends)
             self._failure = self._catalog.failure
         except BrokerUnavailable as error:
             self._failure = str(error)
@@ -133,7 +147,7 @@ class Watcher:
         self._rows[name] = newest_rows(self._settings, names, champion, manifest)
 
     def _status(self, names: Names) -> Status:
-        pipeline, topics = names.pipeline, names.topics
+        pipeline = names.pipeline
         name = pipeline.name
         recently, rows = self._recent.of(name), self._rows.get(name, NewestRows())
         now = self._looks[-1] if self._looks else None
@@ -141,8 +155,10 @@ class Watcher:
             champion, aliases, pinned = book.known.champion, book.known.aliases, book.known.pinned
             paused_by = book.paused.by if book.paused is not None and book.paused.paused else ""
             running, newest, ticked = _runs(book)
+            guarded = _taken_back(book.known, time_ns() // 1_000_000)
         events, predicted = self._rate(names.events), self._answered(name)
-        dead, lag = self._rate(topics.dead_letters), None if now is None else now.lag[name]
+        dead, lag = self.letters.rate(name), None if now is None else now.lag[name]
+        counted = self.letters.of(name).counted
         next_tick, overdue = _schedule(names, ticked, time_ns() // 1_000_000)
         condition = Condition(
             pipeline=name,
@@ -162,8 +178,8 @@ class Watcher:
             drift=max((one.psi for one in rows.drift), default=None),
             drifted=tuple(one.column for one in rows.drift),
             dead_share=dead / (dead + (predicted or 0)) if dead else 0.0,
-            refused=recently.count("refused"),
-            guarded=recently.count("guarded"),
+            refused=recently.refused(aliases, time_ns() / 1e9),
+            guarded=guarded,
             failure=self._failure or self._catalog.of(name).failure,
         )
         return Status(
@@ -179,7 +195,8 @@ class Watcher:
             dead_per_second=dead,
             on_demand_per_second=recently.rate("on demand"),
             events=0 if now is None else now.ends.get(names.events, 0),
-            dead_letters=0 if now is None else now.ends.get(topics.dead_letters, 0),
+            dead_letters=counted.letters if counted else None,
+            dead_letters_open=counted.open if counted else None,
             lag=lag,
             workers=condition.workers,
             schedulers=condition.schedulers,
@@ -239,6 +256,15 @@ def _runs(book: Book) -> tuple[RunFacts | None, RunFacts | None, RunFacts | None
     return running, newest, ticked
 
 
+def _taken_back(known: Versions, now: int) -> int:
+    """The version that the guard took back within a day (`now` is Unix ms), as long as nobody moved the champion since;
+    0: none."""
+    *_, before, champion = None, None, *known.promotions
+    if champion is None or before is None or (champion.move, champion.by) != ("rollback", BY):
+        return 0
+    return before.version if now - (moved_at(champion) or 0) < DAY_SECONDS * 1000 else 0
+
+
 def _schedule(names: Names, newest: RunFacts | None, now: int) -> tuple[str, float]:
     """The next tick by the clock, and how long one is overdue, s: after the run of the newest one that has begun. A
     replay's ticks are not the clock's. `now` is Unix ms."""
@@ -264,7 +290,7 @@ def looked_at(settings: Settings, pipelines: Sequence[Names], seconds_apart: flo
     try:
         if not catalog.ready.wait(_READY_SECONDS):
             raise BrokerUnavailable(f"the registry was not read within {_READY_SECONDS:.0f} s. {catalog.failure}")
-        watcher = Watcher(settings, pipelines, catalog)
+        watcher = Watcher(settings, pipelines, catalog, count_seconds=_READY_SECONDS)
         watcher.look()
         for names in pipelines:
             watcher.look_at_rows(names)
