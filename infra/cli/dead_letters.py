@@ -34,8 +34,8 @@ def register(app: typer.Typer) -> None:
         output: OutputOption = Output.text,
     ) -> None:
         """Counts by reason and topic, most frequent first, and how many were not redriven; with the newest of each."""
-        from headrace.infra.services.letter_counts import LetterCounts  # noqa: PLC0415  heavy: only for this command
-        from headrace.infra.services.letters import letters  # noqa: PLC0415
+        from headrace.infra.services.dead_letters.letter_counts import LetterCounts  # noqa: PLC0415  heavy: only for this command
+        from headrace.infra.services.dead_letters.letters import letters  # noqa: PLC0415
 
         settings, names = named(file)
         if every and output is Output.json:

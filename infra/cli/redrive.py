@@ -55,7 +55,7 @@ def register(dead: typer.Typer) -> None:
 
 
 def _open(settings: "Settings", names: "Names", reason: str) -> int:
-    from headrace.infra.services.letter_counts import LetterCounts  # noqa: PLC0415  heavy, as above
+    from headrace.infra.services.dead_letters.letter_counts import LetterCounts  # noqa: PLC0415  heavy, as above
 
     return sum(one.open for one in LetterCounts(settings, names).reasons() if reason in ("", one.reason))
 

@@ -8,10 +8,10 @@ from time import monotonic
 from msgspec.structs import replace
 
 from headrace.infra.names import Names
-from headrace.infra.services.alerts import Alert
-from headrace.infra.services.letter_counts import LetterCounts
-from headrace.infra.services.live_catalog import LiveCatalog
-from headrace.infra.services.status import Sample, Status, Watcher
+from headrace.infra.services.dead_letters.letter_counts import LetterCounts
+from headrace.infra.services.watch.alerts import Alert
+from headrace.infra.services.watch.live_catalog import LiveCatalog
+from headrace.infra.services.watch.status import Sample, Status, Watcher
 from headrace.infra.settings import Settings
 
 _EVERY_SECONDS = 2.0

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from headrace.infra.services.status import Status
+from headrace.infra.services.watch.status import Status
 from headrace.infra.services.written import number, rate, seconds
 
 _WIDTH, _HEIGHT = 1080, 272

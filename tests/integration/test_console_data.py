@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 from browser import PHONE, accessible, fits, page_of, screenshot
-from kit import Facts, linear, produce, read_all, wait_for
+from delays import AT, DELAY, EVIL, event, serve, settings_in
+from kit import produce, read_all
 from playwright.sync_api import expect
 from test_dead_letters import SEND_BAD_HEADER
 from test_redrive import park
@@ -18,9 +19,8 @@ from test_serve import server_of
 
 from headrace.infra.api_keys import ApiKeys
 from headrace.infra.names import Names
-from headrace.infra.services.letters import letters
-from headrace.infra.services.redrive import redrive_all
-from headrace.infra.settings import Settings
+from headrace.infra.services.dead_letters.letters import letters
+from headrace.infra.services.dead_letters.redrive import redrive_all
 from headrace.infra.topics import apply
 from headrace.models.drift import reference_of
 from headrace.models.features import Lookup, Number, Topic

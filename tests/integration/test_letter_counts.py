@@ -10,10 +10,10 @@ from test_redrive import EVENTS, WHO, park
 
 from headrace.infra.kafka import admin
 from headrace.infra.names import Names
-from headrace.infra.services.letter_counts import Counted, LetterCounts
-from headrace.infra.services.letter_rates import LetterRates
-from headrace.infra.services.letters import letters
-from headrace.infra.services.redrive import redrive, redrive_all
+from headrace.infra.services.dead_letters.letter_counts import Counted, LetterCounts
+from headrace.infra.services.dead_letters.letters import letters
+from headrace.infra.services.dead_letters.redrive import redrive, redrive_all
+from headrace.infra.services.watch.letter_rates import LetterRates
 from headrace.infra.topic_reader import ends_of
 from headrace.infra.topics import apply
 from headrace.models.records import REASON_HEADER, REDRIVEN_HEADER, SOURCE_HEADER

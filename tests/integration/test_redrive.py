@@ -14,11 +14,11 @@ from test_source import worker_of
 
 from headrace.infra.kafka import consumer_config
 from headrace.infra.names import Names
-from headrace.infra.services.letter_counts import LetterCounts
-from headrace.infra.services.letters import letter, letters
-from headrace.infra.services.letters_page import letters_page
-from headrace.infra.services.redrive import redrive, redrive_all
-from headrace.infra.services.redrive_writer import RedriveWriter
+from headrace.infra.services.dead_letters.letter_counts import LetterCounts
+from headrace.infra.services.dead_letters.letters import letter, letters
+from headrace.infra.services.dead_letters.letters_page import letters_page
+from headrace.infra.services.dead_letters.redrive import redrive, redrive_all
+from headrace.infra.services.dead_letters.redrive_writer import RedriveWriter
 from headrace.infra.topics import apply
 from headrace.models.errors import BadInput
 from headrace.models.facts import Lag, Predicted, SideRowsApplied

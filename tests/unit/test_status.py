@@ -8,10 +8,10 @@ from prometheus_client import generate_latest
 
 from headrace.infra.names import Names
 from headrace.infra.observe import Metrics
-from headrace.infra.services.book import Book, RunFacts
-from headrace.infra.services.recent import Recently, within
-from headrace.infra.services.scrape import read
-from headrace.infra.services.status import Watcher, _runs, _schedule, _taken_back
+from headrace.infra.services.versions.book import Book, RunFacts
+from headrace.infra.services.watch.recent import Recently, within
+from headrace.infra.services.watch.scrape import read
+from headrace.infra.services.watch.status import Watcher, _runs, _schedule, _taken_back
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso
 from headrace.models.facts import Refused, Swapped

@@ -11,9 +11,9 @@ from headrace.infra.console.tabs import DEAD_LETTERS, tabs
 from headrace.infra.names import Names
 from headrace.infra.serve.http import Request, Response
 from headrace.infra.serve.refusals import NotFound, RequestRefused
-from headrace.infra.services.letters import Letter, shown, shown_value
-from headrace.infra.services.letters_page import letters_page
-from headrace.infra.services.redrive import Redriven, redrive, redrive_all
+from headrace.infra.services.dead_letters.letters import Letter, shown, shown_value
+from headrace.infra.services.dead_letters.letters_page import letters_page
+from headrace.infra.services.dead_letters.redrive import Redriven, redrive, redrive_all
 from headrace.infra.settings import Settings
 from headrace.models.errors import BadInput, HeadraceError
 

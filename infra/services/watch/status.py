@@ -10,13 +10,13 @@ from time import monotonic, time_ns
 import msgspec
 
 from headrace.infra.names import Names
-from headrace.infra.services.alerts import Alert, Condition, alerts
-from headrace.infra.services.book import Book, RunFacts
-from headrace.infra.services.letter_rates import LetterRates
-from headrace.infra.services.live_catalog import LiveCatalog
-from headrace.infra.services.newest_rows import NewestRows, newest_rows
-from headrace.infra.services.positions import Looker, Positions
-from headrace.infra.services.recent import DAY_SECONDS, RATE_SECONDS, Recent, StageTime, VersionNow, within
+from headrace.infra.services.versions.book import Book, RunFacts
+from headrace.infra.services.watch.alerts import Alert, Condition, alerts
+from headrace.infra.services.watch.letter_rates import LetterRates
+from headrace.infra.services.watch.live_catalog import LiveCatalog
+from headrace.infra.services.watch.newest_rows import NewestRows, newest_rows
+from headrace.infra.services.watch.positions import Looker, Positions
+from headrace.infra.services.watch.recent import DAY_SECONDS, RATE_SECONDS, Recent, StageTime, VersionNow, within
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso, to_ms
 from headrace.models.errors import BrokerUnavailable, RegistryRefused

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from time import monotonic
 
 from headrace.infra.names import Names
-from headrace.infra.services.letter_counts import LetterCounts
-from headrace.infra.services.recent import RATE_SECONDS, within
+from headrace.infra.services.dead_letters.letter_counts import LetterCounts
+from headrace.infra.services.watch.recent import RATE_SECONDS, within
 from headrace.infra.settings import Settings
 
 _LOOKS = 64  # that are kept

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaException
 
 from headrace.infra.kafka import consumer_config, watermarks
 from headrace.infra.names import Names
-from headrace.infra.services.letter_tally import Reason, Tally
+from headrace.infra.services.dead_letters.letter_tally import Reason, Tally
 from headrace.infra.settings import Settings
 from headrace.infra.topic_reader import Partition, TopicReader
 from headrace.models.errors import BrokerUnavailable

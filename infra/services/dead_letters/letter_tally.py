@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.infra.services.letters import letter_of, mark_of
+from headrace.infra.services.dead_letters.letters import letter_of, mark_of
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
