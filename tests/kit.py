@@ -26,7 +26,7 @@ from headrace.models.session import CATEGORIES, NUMBERS, PREDICTION
 from headrace.streams.served import decode_served
 from headrace.trainer.process import Trainer
 
-DEADLINE = 60.0  # seconds: long after anything is late, a test that waits in vain says for what
+DEADLINE = 180.0  # seconds: long after anything is late, a test that waits in vain says for what
 
 
 def wait_for(what: str, fact: Callable[[], Any], seconds: float = DEADLINE) -> Any:

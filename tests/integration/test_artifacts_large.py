@@ -156,7 +156,7 @@ def test_a_training_publishes_through_an_object_store_and_a_worker_reads_it_ther
     facts = Facts()
     with leading(stored, tmp_path, facts):
         ask(stored, "a", NOON + 401 * 3_600_000, on_demand=True)
-        ended = facts.wait(RunEnded, lambda fact: fact.run == "a", 120)
+        ended = facts.wait(RunEnded, lambda fact: fact.run == "a")
     assert ended.outcome == "promoted", ended
     (record,) = published(stored)
     with closing(KafkaRegistry(stored)) as reader:
@@ -177,7 +177,7 @@ def test_a_model_that_fits_nowhere_is_a_failed_run_and_the_leader_lives(settings
     facts = Facts()
     with leading(bare, tmp_path, facts) as thread:
         ask(bare, "a", NOON + 401 * 3_600_000, on_demand=True)
-        ended = facts.wait(RunEnded, lambda fact: fact.run == "a", 120)
+        ended = facts.wait(RunEnded, lambda fact: fact.run == "a")
         assert thread.failure is None
     assert (ended.outcome, "Set artifact_store" in ended.reason) == ("failed", True), ended
 

@@ -54,10 +54,10 @@ def test_the_overview_shows_what_flows_and_what_serves_and_keeps_itself_up_to_da
         page.evaluate("window.stayed = true")
         with worker_of(settings, PIPELINE, Facts()):
             send(publisher, 0, 40)
-            expect(page.get_by_text("40 so far")).to_be_visible(timeout=30_000)
+            expect(page.get_by_text("40 so far")).to_be_visible()
             expect(page.locator(".tile", has_text="events wait").locator("b")).to_have_text("0")
             publisher.publish(linear([0.5, -0.25]))
-            expect(page.get_by_role("link", name="registry: version 1")).to_be_visible(timeout=30_000)
+            expect(page.get_by_role("link", name="registry: version 1")).to_be_visible()
         assert page.evaluate("window.stayed")  # by push: nobody loaded the page again
         expect(page.locator("#live")).to_have_attribute("data-state", "live")
 
@@ -146,7 +146,7 @@ def test_a_live_metric_says_on_how_many_labelled_rows_it_stands(settings, browse
     ):
         page.goto("/console/p/delay")
         table = page.get_by_role("region", name="Live metrics by version")
-        expect(table.get_by_role("columnheader", name="labelled rows")).to_be_visible(timeout=30_000)
+        expect(table.get_by_role("columnheader", name="labelled rows")).to_be_visible()
         expect(table.get_by_role("row", name="champion")).to_contain_text("1,234")
         expect(table.get_by_role("row", name="baseline")).to_contain_text("2,000")
         accessible(page)

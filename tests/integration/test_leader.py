@@ -646,7 +646,7 @@ def test_real_trainings_fail_are_rejected_and_promoted_and_the_scheduler_outlive
         ):
             (tmp_path / "mood").write_text(mood)
             ask(settings, f"r{run}", at, on_demand=True)
-            ended = facts.wait(RunEnded, lambda fact, run=run: fact.run == f"r{run}", 120)
+            ended = facts.wait(RunEnded, lambda fact, run=run: fact.run == f"r{run}")
             outcomes[run, mood] = ended
             assert thread.failure is None
     told = [(mood, fact.outcome, fact.reason.split(":")[0]) for (_, mood), fact in outcomes.items()]

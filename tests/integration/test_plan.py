@@ -144,9 +144,9 @@ def test_a_plan_that_was_ended_goes_on_with_what_was_finished(settings, flights,
     arguments = command(settings, flights, "--schedule", "every:1d", "--schedule", "never", "--output", "json")
     run = [sys.executable, "-m", "headrace.infra.cli", "plan", *arguments, "--jobs", "1"]
     going = subprocess.Popen(run, env=os.environ | environment(settings), stderr=subprocess.PIPE)
-    wait_for("two finished trainings", lambda: len(finished(settings)) >= 2, 120)
+    wait_for("two finished trainings", lambda: len(finished(settings)) >= 2)
     going.send_signal(ended_by)
-    _, said = going.communicate(timeout=60)
+    _, said = going.communicate(timeout=180)
     assert (b"the same command goes on from there" in said) == (ended_by == signal.SIGINT), said.decode()
     killed = finished(settings)
     assert len(killed) < 10, "the kill came too late to say anything"

@@ -49,7 +49,7 @@ def trained(settings, folder, *runs, file=LEARNS):
     with leading(settings, folder, facts, file):
         for run, hours in runs:
             ask(settings, run, NOON + hours * HOUR, on_demand=True)
-            ended = facts.wait(RunEnded, lambda fact, run=run: fact.run == run, 120)
+            ended = facts.wait(RunEnded, lambda fact, run=run: fact.run == run)
             assert ended.outcome == "promoted", ended
     return origin(folder)
 

@@ -64,11 +64,11 @@ def test_schedulers_that_are_killed_while_they_score_predict_each_id_once_per_ti
         schedulers.start(f"scheduler-{number}", ["scheduler", str(tmp_path / "delay.py")])
     try:
         for _ in range(KILLS):
-            wait_for("a scorer", lambda: runs(settings, "scored"), 120)
+            wait_for("a scorer", lambda: runs(settings, "scored"))
             kill_in_a_transaction(settings, is_open)
             known = len(runs(settings, "scored"))
-            wait_for("somebody to go on", lambda known=known: len(runs(settings, "scored")) > known, 120)
-        wait_for("every tick that was begun to end", lambda: not unfinished(settings), 120)
+            wait_for("somebody to go on", lambda known=known: len(runs(settings, "scored")) > known)
+        wait_for("every tick that was begun to end", lambda: not unfinished(settings))
         schedulers.check()
     finally:
         schedulers.stop()
@@ -91,7 +91,7 @@ def kill_in_a_transaction(settings, is_open):
     pause = threading.Event()
     while True:
         pid = int(runs(settings, "scored")[-1]["by"].rsplit("-", 1)[1])
-        wait_for("predictions in an open transaction", is_open, 120)
+        wait_for("predictions in an open transaction", is_open)
         os.kill(pid, signal.SIGSTOP)
         pause.wait(0.3)  # a commit that was under way is through by then
         if is_open():
