@@ -333,7 +333,8 @@ def run_serve(settings: Settings, origins: Sequence[Origin], options: Options, *
         await server.run()
 
     names = [pipeline.name for pipeline in pipelines]
-    give_way(options.nice)
+    if options.nice:  # else this may be a terminal's session, which is not ours
+        give_way(options.nice)
     sys.setswitchinterval(_SWITCH_SECONDS)
     with ExitStack() as stack:
         port = stack.enter_context(serving(metrics, metrics_port))
