@@ -7,7 +7,7 @@ from time import monotonic
 
 from headrace.infra.names import Names
 from headrace.infra.services.dead_letters.letter_counts import LetterCounts
-from headrace.infra.services.watch.recent import RATE_SECONDS, within
+from headrace.infra.services.watch.recent import rate
 from headrace.infra.settings import Settings
 
 _LOOKS = 64  # that are kept
@@ -45,10 +45,4 @@ class LetterRates:
 
     def rate(self, pipeline: str) -> float | None:
         """Letters a second: marks of transactions and of what was redriven lie on the same topic."""
-        if len(self._parked) < 2:
-            return None
-        *earlier, now = self._parked
-        before = within(earlier, now.at, RATE_SECONDS)
-        if pipeline not in now.letters or pipeline not in before.letters:
-            return None
-        return max(0.0, (now.letters[pipeline] - before.letters[pipeline]) / (now.at - before.at))
+        return rate(self._parked, lambda look: look.letters.get(pipeline))

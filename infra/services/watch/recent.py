@@ -48,6 +48,16 @@ def within(earlier: Sequence[Looked], now: float, seconds: float) -> Looked:
     return next((one for one in earlier if now - one.at <= seconds), earlier[-1])
 
 
+def rate(looks: Sequence[Looked], count: Callable[[Looked], float | None]) -> float | None:
+    """How much a count has grown a second; None where it was not there at one of the two looks, or there is but one."""
+    if len(looks) < 2:
+        return None
+    *earlier, now = looks
+    before = within(earlier, now.at, RATE_SECONDS)
+    first, last = count(before), count(now)
+    return None if first is None or last is None else max(0.0, (last - first) / (now.at - before.at))
+
+
 class Recent:
     """Of the processes on this machine that run from one home; others have their own Prometheus. For one thread."""
 
@@ -150,8 +160,5 @@ def _percentile(times: Sequence[Times | None], share: float) -> float | None:
 
 
 def _rate(kept: "deque[Scrape]", key: tuple[str, str]) -> float | None:
-    *earlier, now = kept
-    if not earlier or key not in now.counts:
-        return None
-    before = within(earlier, now.at, RATE_SECONDS)
-    return max(0.0, (now.counts[key] - before.counts.get(key, 0.0)) / (now.at - before.at))
+    """What was not counted before began at 0."""
+    return rate(kept, lambda one: one.counts.get(key, 0.0)) if key in kept[-1].counts else None

@@ -16,7 +16,7 @@ from headrace.infra.services.watch.letter_rates import LetterRates
 from headrace.infra.services.watch.live_catalog import LiveCatalog
 from headrace.infra.services.watch.newest_rows import NewestRows, newest_rows
 from headrace.infra.services.watch.positions import Looker, Positions
-from headrace.infra.services.watch.recent import DAY_SECONDS, RATE_SECONDS, Recent, StageTime, VersionNow, within
+from headrace.infra.services.watch.recent import DAY_SECONDS, RATE_SECONDS, Recent, StageTime, VersionNow, rate, within
 from headrace.infra.settings import Settings
 from headrace.models.durations import iso, to_ms
 from headrace.models.errors import BrokerUnavailable, RegistryRefused
@@ -214,13 +214,7 @@ class Watcher:
         )
 
     def _rate(self, topic: str) -> float | None:
-        if len(self._looks) < 2:
-            return None
-        *earlier, now = self._looks
-        before = within(earlier, now.at, RATE_SECONDS)
-        if topic not in now.ends or topic not in before.ends:
-            return None
-        return max(0.0, (now.ends[topic] - before.ends[topic]) / (now.at - before.at))
+        return rate(self._looks, lambda look: look.ends.get(topic))
 
     def _answered(self, name: str) -> float | None:
         """Events a second, by what workers have committed: the topic of predictions has a mark for each transaction,
